@@ -1,0 +1,12 @@
+drop table ops_job_transitions, ops_job_events, ops_jobs;
+drop function ops_refuse_change();
+drop function ops_append_event();
+drop function ops_record_transitions();
+drop function ops_refuse_same_status();
+drop function ops_guard_job();
+drop function ops_record_new_jobs();
+drop function ops_guard_new_job();
+drop function ops_what_to_do_instead(text, text, uuid);
+drop function ops_actor();
+drop function ops_uuidv7();
+drop sequence ops_fence;

@@ -1,0 +1,1 @@
+drop table ops_metrics, ops_job_log, ops_runners;
