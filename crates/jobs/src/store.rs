@@ -1,0 +1,112 @@
+//! The store: everything that is asked of PostgreSQL, one function a statement. The only crate with SQL.
+
+mod claim;
+mod finish;
+mod log;
+mod metrics;
+mod operate;
+mod read;
+mod roles;
+mod row;
+mod runners;
+mod schema;
+mod submit;
+mod sweep;
+
+pub use claim::ClaimRequest;
+pub use finish::{Finished, Unfinished};
+pub use log::{LogChunk, ProgressKind};
+pub use metrics::Rollup;
+pub use operate::AbortAnswer;
+pub use read::{JobFilter, Page};
+pub use roles::ROLES;
+pub use runners::{Runner, RunnerReport};
+pub use schema::{Migration, SchemaStatus, expected_version};
+pub use submit::Submitted;
+pub use sweep::Swept;
+
+use std::str::FromStr;
+use std::time::Duration;
+
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::PgPool;
+
+use crate::error::StoreError;
+
+/// How the store connects.
+#[derive(Clone)]
+pub struct StoreOptions {
+    /// `postgres://…`; may hold a password, so it is never printed.
+    pub url: String,
+    /// Pool size.
+    pub max_connections: u32,
+    /// Shown in `pg_stat_activity`.
+    pub application_name: &'static str,
+    /// How long a caller waits for a connection before it is told that the database is away.
+    pub acquire_timeout: Duration,
+    /// No statement runs longer.
+    pub statement_timeout: Duration,
+}
+
+impl StoreOptions {
+    /// The usual limits: 2 s for a connection, 5 s for a statement.
+    pub fn new(url: String, max_connections: u32, application_name: &'static str) -> Self {
+        Self {
+            url,
+            max_connections,
+            application_name,
+            acquire_timeout: Duration::from_secs(2),
+            statement_timeout: Duration::from_secs(5),
+        }
+    }
+}
+
+/// A pool of connections to the one database. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Store {
+    pool: PgPool,
+}
+
+impl Store {
+    /// Prepares a pool. Connects only when first asked, so that a service starts while its database is still away.
+    ///
+    /// # Errors
+    /// When the address is not one of PostgreSQL; the error never holds the address.
+    pub fn new(options: &StoreOptions) -> Result<Self, StoreError> {
+        let connect = PgConnectOptions::from_str(&options.url)
+            .map_err(|_| StoreError::Refused("DATABASE_URL is not an address of PostgreSQL".to_owned()))?
+            .application_name(options.application_name)
+            .options([
+                ("statement_timeout", format!("{}ms", options.statement_timeout.as_millis())),
+                ("lock_timeout", format!("{}ms", options.statement_timeout.as_millis() / 2)),
+                ("idle_in_transaction_session_timeout", "10s".to_owned()),
+                ("TimeZone", "UTC".to_owned()),
+            ]);
+        let pool = PgPoolOptions::new()
+            .max_connections(options.max_connections)
+            .acquire_timeout(options.acquire_timeout)
+            .max_lifetime(Duration::from_secs(1800))
+            .idle_timeout(Duration::from_secs(300))
+            .connect_lazy_with(connect);
+        Ok(Self { pool })
+    }
+
+    /// Asks the database for a sign of life.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] when it gives none.
+    pub async fn ping(&self) -> Result<(), StoreError> {
+        sqlx::query_scalar!("select 1 as \"one!\"").fetch_one(&self.pool).await?;
+        Ok(())
+    }
+
+    /// Closes every connection.
+    pub async fn close(&self) {
+        self.pool.close().await;
+    }
+}
+
+/// Seconds as PostgreSQL's `make_interval(secs => …)` takes them.
+fn seconds(duration: Duration) -> f64 {
+    duration.as_secs_f64()
+}

@@ -1,0 +1,109 @@
+//! The schema's version: what is applied, what this program expects, and how to go from one to the other.
+
+use serde::Serialize;
+use sqlx::migrate::{MigrationType, Migrator};
+
+use super::Store;
+use crate::error::StoreError;
+
+/// Our own table, so that programs that share the database keep theirs.
+const TABLE: &str = "ops_schema_migrations";
+
+/// One migration, as this program knows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Migration {
+    /// Its number.
+    pub version: i64,
+    /// Its name.
+    pub name: String,
+    /// Whether the database has it.
+    pub applied: bool,
+}
+
+/// How the database's schema stands to the one that this program expects.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct SchemaStatus {
+    /// The newest version in the database; 0 for none.
+    pub current: i64,
+    /// The version that this program needs.
+    pub expected: i64,
+    /// Every migration that this program knows.
+    pub migrations: Vec<Migration>,
+}
+
+impl SchemaStatus {
+    /// Whether the program may work on this database.
+    pub fn is_expected(&self) -> bool {
+        self.current == self.expected && self.migrations.iter().all(|migration| migration.applied)
+    }
+}
+
+fn migrator() -> Migrator {
+    let mut migrator = sqlx::migrate!("../../migrations");
+    migrator.dangerous_set_table_name(TABLE);
+    migrator
+}
+
+/// The schema version that this program needs.
+pub fn expected_version() -> i64 {
+    migrator().iter().map(|migration| migration.version).max().unwrap_or(0)
+}
+
+impl Store {
+    /// How the schema stands.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn schema_status(&self) -> Result<SchemaStatus, StoreError> {
+        let exists = sqlx::query_scalar!(r#"select to_regclass($1) is not null as "exists!""#, TABLE)
+            .fetch_one(&self.pool)
+            .await?;
+        // The table is not part of the migrations, so this query is not checked at compile time.
+        let applied: Vec<i64> = if exists {
+            sqlx::query_scalar("select version from ops_schema_migrations where success order by version")
+                .fetch_all(&self.pool)
+                .await?
+        } else {
+            Vec::new()
+        };
+        let migrations: Vec<Migration> = migrator()
+            .iter()
+            .filter(|migration| migration.migration_type != MigrationType::ReversibleDown)
+            .map(|migration| Migration {
+                version: migration.version,
+                name: migration.description.to_string(),
+                applied: applied.contains(&migration.version),
+            })
+            .collect();
+        Ok(SchemaStatus {
+            current: applied.iter().copied().max().unwrap_or(0),
+            expected: migrations.iter().map(|migration| migration.version).max().unwrap_or(0),
+            migrations,
+        })
+    }
+
+    /// Applies the migrations that are missing.
+    ///
+    /// # Errors
+    /// When one fails: it is rolled back whole, those before it stay.
+    pub async fn migrate(&self) -> Result<SchemaStatus, StoreError> {
+        migrator().run(&self.pool).await.map_err(migration_failed)?;
+        self.schema_status().await
+    }
+
+    /// Takes back every migration newer than `target`; 0 takes all back, and with them every job.
+    ///
+    /// # Errors
+    /// When one fails: it is rolled back whole, those taken back before it stay so.
+    pub async fn rollback_to(&self, target: i64) -> Result<SchemaStatus, StoreError> {
+        migrator().undo(&self.pool, target).await.map_err(migration_failed)?;
+        self.schema_status().await
+    }
+}
+
+fn migration_failed(error: sqlx::migrate::MigrateError) -> StoreError {
+    match error {
+        sqlx::migrate::MigrateError::Execute(error) => error.into(),
+        other => StoreError::Internal(Box::new(other)),
+    }
+}
