@@ -374,6 +374,8 @@ language plpgsql security definer
 set search_path = public, pg_temp
 -- The plan is cached from the first call, which may see one row: a nested loop would then be kept for 500.
 set enable_nestloop = off
+-- The price that the planner puts on the forbidden loop would call the compiler in, for 300 ms a statement.
+set jit = off
 as $$
 declare
   refused record;
