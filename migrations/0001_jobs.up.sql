@@ -300,6 +300,7 @@ begin
     new.lease_expires_at := coalesce(new.lease_expires_at, instant + interval '30 seconds');
     new.heartbeat_at := instant;
     new.started_at := instant;
+    new.finished_at := null;
     new.progress := null;
     new.abort_requested_at := null;
     return new;

@@ -47,7 +47,10 @@ impl fmt::Display for StoreError {
             Self::NotDue(id) => write!(f, "job {id} is not due yet"),
             Self::ConcurrencyReached(id) => write!(f, "job {id} waits for others of its type"),
             Self::WrongType(id) => write!(f, "job {id} is of a type that is not taken here"),
-            Self::IdempotencyConflict(id) => write!(f, "the idempotency key stands for another request, job {id}"),
+            Self::IdempotencyConflict(id) => write!(
+                f,
+                "the idempotency key stands for another request, job {id}"
+            ),
             Self::LeaseLost(id) => write!(f, "the lease on job {id} was lost"),
             Self::Refused(why) => write!(f, "the database refused the values: {why}"),
             Self::Internal(_) => f.write_str("the store failed"),
@@ -84,13 +87,19 @@ impl From<sqlx::Error> for StoreError {
             sqlx::Error::Database(db) => match db.code().as_deref() {
                 // connection, resources, operator intervention, read-only, serialization, deadlock: all pass by themselves
                 Some(code)
-                    if ["08", "53", "57", "40"].iter().any(|class| code.starts_with(class))
+                    if ["08", "53", "57", "40"]
+                        .iter()
+                        .any(|class| code.starts_with(class))
                         || code == "25006"
                         || code == "55P03" =>
                 {
                     Self::Unavailable(error)
                 }
-                Some(code) if code.starts_with("22") || code.starts_with("23") || code.starts_with("54") => {
+                Some(code)
+                    if code.starts_with("22")
+                        || code.starts_with("23")
+                        || code.starts_with("54") =>
+                {
                     Self::Refused(db.message().to_owned())
                 }
                 _ => Self::Internal(Box::new(error)),

@@ -62,7 +62,11 @@ impl Lease {
 
     /// The handle by which it is renewed and its log and progress are written.
     pub fn key(&self) -> LeaseKey {
-        LeaseKey { job_id: self.job_id, fence: self.fence, attempt: self.attempt }
+        LeaseKey {
+            job_id: self.job_id,
+            fence: self.fence,
+            attempt: self.attempt,
+        }
     }
 
     /// Notes a renewal that was sent at `sent` and accepted for `lease`.
@@ -115,6 +119,11 @@ pub struct TypeTerms {
 impl TypeTerms {
     /// One attempt, no limits.
     pub fn new(job_type: Name) -> Self {
-        Self { job_type, max_attempts: 1, timeout_seconds: None, concurrency: None }
+        Self {
+            job_type,
+            max_attempts: 1,
+            timeout_seconds: None,
+            concurrency: None,
+        }
     }
 }

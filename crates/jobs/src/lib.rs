@@ -20,7 +20,8 @@ pub use retry::{LONGEST_BACKOFF, backoff_ceiling};
 pub use state::{Status, UnknownStatus};
 pub use storable::{storable_json, storable_text};
 pub use store::{
-    AbortAnswer, ClaimRequest, Finished, JobFilter, LogChunk, Migration, Page, ProgressKind, ROLES, Rollup, Runner,
-    RunnerReport, SchemaStatus, Store, StoreOptions, Submitted, Swept, Unfinished, expected_version,
+    AbortAnswer, ClaimRequest, Finished, JobFilter, LogChunk, Migration, Page, ProgressKind, ROLES,
+    Rollup, Runner, RunnerReport, SchemaStatus, Store, StoreOptions, Submitted, Swept, Unfinished,
+    expected_version, schema_fingerprint,
 };
 pub use trigger::{Trigger, TriggerAccepted};

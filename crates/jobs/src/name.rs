@@ -78,7 +78,19 @@ mod tests {
         for good in ["a", "metrics_refresh", "a1_", &"a".repeat(64)] {
             assert!(good.parse::<Name>().is_ok(), "{good}");
         }
-        for bad in ["", "A", "1a", "_a", "a-b", "a b", "a\0", "ä", "a\n", "ａ", &"a".repeat(65)] {
+        for bad in [
+            "",
+            "A",
+            "1a",
+            "_a",
+            "a-b",
+            "a b",
+            "a\0",
+            "ä",
+            "a\n",
+            "ａ",
+            &"a".repeat(65),
+        ] {
             assert_eq!(bad.parse::<Name>(), Err(NotAName), "{bad:?}");
         }
     }

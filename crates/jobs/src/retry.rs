@@ -19,7 +19,9 @@ mod tests {
 
     #[test]
     fn the_ceiling_doubles_up_to_ten_minutes() {
-        let series: Vec<u64> = (1..=11).map(|attempt| backoff_ceiling(attempt).as_secs()).collect();
+        let series: Vec<u64> = (1..=11)
+            .map(|attempt| backoff_ceiling(attempt).as_secs())
+            .collect();
         assert_eq!(series, [2, 4, 8, 16, 32, 64, 128, 256, 512, 600, 600]);
         assert_eq!(backoff_ceiling(i32::MAX), LONGEST_BACKOFF);
         assert_eq!(backoff_ceiling(i32::MIN), Duration::from_secs(1));

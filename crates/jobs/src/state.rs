@@ -100,7 +100,10 @@ impl FromStr for Status {
     type Err = UnknownStatus;
 
     fn from_str(text: &str) -> Result<Self, UnknownStatus> {
-        Self::ALL.into_iter().find(|status| status.as_str() == text).ok_or(UnknownStatus)
+        Self::ALL
+            .into_iter()
+            .find(|status| status.as_str() == text)
+            .ok_or(UnknownStatus)
     }
 }
 
@@ -113,14 +116,22 @@ mod tests {
     fn twelve_of_the_36_pairs_are_legal() {
         let legal = Status::ALL
             .into_iter()
-            .flat_map(|from| Status::ALL.into_iter().filter(move |to| from.transition_to(*to).is_some()))
+            .flat_map(|from| {
+                Status::ALL
+                    .into_iter()
+                    .filter(move |to| from.transition_to(*to).is_some())
+            })
             .count();
         assert_eq!(legal, 12);
     }
 
     #[test]
     fn a_succeeded_job_never_moves_again() {
-        assert!(Status::ALL.into_iter().all(|to| Status::Succeeded.transition_to(to).is_none()));
+        assert!(
+            Status::ALL
+                .into_iter()
+                .all(|to| Status::Succeeded.transition_to(to).is_none())
+        );
     }
 
     proptest! {

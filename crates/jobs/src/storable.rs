@@ -7,7 +7,11 @@ const DEEPEST: usize = 64;
 
 /// Text without NUL (which PostgreSQL refuses) and not longer than `limit` bytes; a cut is marked with `…`.
 pub fn storable_text(text: &str, limit: usize) -> String {
-    let clean = if text.contains('\0') { text.replace('\0', "\u{fffd}") } else { text.to_owned() };
+    let clean = if text.contains('\0') {
+        text.replace('\0', "\u{fffd}")
+    } else {
+        text.to_owned()
+    };
     if clean.len() <= limit {
         return clean;
     }
@@ -26,12 +30,24 @@ pub fn storable_json(value: Value) -> Value {
 fn storable_at(value: Value, depth: usize) -> Value {
     match value {
         Value::String(text) => Value::String(storable_text(&text, usize::MAX)),
-        Value::Array(_) | Value::Object(_) if depth >= DEEPEST => Value::String("[nested too deeply]".to_owned()),
-        Value::Array(items) => Value::Array(items.into_iter().map(|item| storable_at(item, depth + 1)).collect()),
+        Value::Array(_) | Value::Object(_) if depth >= DEEPEST => {
+            Value::String("[nested too deeply]".to_owned())
+        }
+        Value::Array(items) => Value::Array(
+            items
+                .into_iter()
+                .map(|item| storable_at(item, depth + 1))
+                .collect(),
+        ),
         Value::Object(members) => Value::Object(
             members
                 .into_iter()
-                .map(|(key, member)| (storable_text(&key, usize::MAX), storable_at(member, depth + 1)))
+                .map(|(key, member)| {
+                    (
+                        storable_text(&key, usize::MAX),
+                        storable_at(member, depth + 1),
+                    )
+                })
                 .collect::<Map<_, _>>(),
         ),
         Value::Null | Value::Bool(_) | Value::Number(_) => value,
@@ -46,7 +62,10 @@ mod tests {
     #[test]
     fn nul_is_replaced_wherever_it_stands() {
         assert_eq!(storable_text("a\0b", 10), "a\u{fffd}b");
-        assert_eq!(storable_json(json!({"a\0": ["\0", 1]})), json!({"a\u{fffd}": ["\u{fffd}", 1]}));
+        assert_eq!(
+            storable_json(json!({"a\0": ["\0", 1]})),
+            json!({"a\u{fffd}": ["\u{fffd}", 1]})
+        );
     }
 
     #[test]

@@ -21,15 +21,15 @@ pub use operate::AbortAnswer;
 pub use read::{JobFilter, Page};
 pub use roles::ROLES;
 pub use runners::{Runner, RunnerReport};
-pub use schema::{Migration, SchemaStatus, expected_version};
+pub use schema::{Migration, SchemaStatus, expected_version, schema_fingerprint};
 pub use submit::Submitted;
 pub use sweep::Swept;
 
 use std::str::FromStr;
 use std::time::Duration;
 
-use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::PgPool;
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 
 use crate::error::StoreError;
 
@@ -74,11 +74,19 @@ impl Store {
     /// When the address is not one of PostgreSQL; the error never holds the address.
     pub fn new(options: &StoreOptions) -> Result<Self, StoreError> {
         let connect = PgConnectOptions::from_str(&options.url)
-            .map_err(|_| StoreError::Refused("DATABASE_URL is not an address of PostgreSQL".to_owned()))?
+            .map_err(|_| {
+                StoreError::Refused("DATABASE_URL is not an address of PostgreSQL".to_owned())
+            })?
             .application_name(options.application_name)
             .options([
-                ("statement_timeout", format!("{}ms", options.statement_timeout.as_millis())),
-                ("lock_timeout", format!("{}ms", options.statement_timeout.as_millis() / 2)),
+                (
+                    "statement_timeout",
+                    format!("{}ms", options.statement_timeout.as_millis()),
+                ),
+                (
+                    "lock_timeout",
+                    format!("{}ms", options.statement_timeout.as_millis() / 2),
+                ),
                 ("idle_in_transaction_session_timeout", "10s".to_owned()),
                 ("TimeZone", "UTC".to_owned()),
             ]);
@@ -96,7 +104,9 @@ impl Store {
     /// # Errors
     /// [`StoreError::Unavailable`] when it gives none.
     pub async fn ping(&self) -> Result<(), StoreError> {
-        sqlx::query_scalar!("select 1 as \"one!\"").fetch_one(&self.pool).await?;
+        sqlx::query_scalar!("select 1 as \"one!\"")
+            .fetch_one(&self.pool)
+            .await?;
         Ok(())
     }
 

@@ -39,8 +39,16 @@ impl Store {
     ///
     /// # Errors
     /// When the database does not answer; then nothing is known of the claim, and what it took comes back by its lease.
-    pub async fn claim_due(&self, request: ClaimRequest<'_>, limit: i64) -> Result<Vec<LeasedJob>, StoreError> {
-        let unlimited: Vec<&TypeTerms> = request.types.iter().filter(|terms| terms.concurrency.is_none()).collect();
+    pub async fn claim_due(
+        &self,
+        request: ClaimRequest<'_>,
+        limit: i64,
+    ) -> Result<Vec<LeasedJob>, StoreError> {
+        let unlimited: Vec<&TypeTerms> = request
+            .types
+            .iter()
+            .filter(|terms| terms.concurrency.is_none())
+            .collect();
         let mut taken = Vec::new();
         if !unlimited.is_empty() && limit > 0 {
             let mut connection = self.pool.acquire().await?;
@@ -49,7 +57,10 @@ impl Store {
         for terms in request.types {
             let free = limit - i64::try_from(taken.len()).unwrap_or(i64::MAX);
             if let (Some(concurrency), true) = (terms.concurrency, free > 0) {
-                taken.extend(self.claim_limited(request, terms, concurrency, None, free).await?);
+                taken.extend(
+                    self.claim_limited(request, terms, concurrency, None, free)
+                        .await?,
+                );
             }
         }
         Ok(taken)
@@ -60,14 +71,34 @@ impl Store {
     /// # Errors
     /// [`StoreError::NotFound`], [`StoreError::WrongType`], [`StoreError::WrongStatus`], [`StoreError::NotDue`] or
     /// [`StoreError::ConcurrencyReached`]; the row is then unchanged.
-    pub async fn claim_by_id(&self, request: ClaimRequest<'_>, id: Uuid) -> Result<LeasedJob, StoreError> {
+    pub async fn claim_by_id(
+        &self,
+        request: ClaimRequest<'_>,
+        id: Uuid,
+    ) -> Result<LeasedJob, StoreError> {
         let job = self.get(id).await?.ok_or(StoreError::NotFound(id))?;
-        let Some(terms) = request.types.iter().find(|terms| terms.job_type == job.job_type) else {
+        let Some(terms) = request
+            .types
+            .iter()
+            .find(|terms| terms.job_type == job.job_type)
+        else {
             return Err(StoreError::WrongType(id));
         };
         let taken = match terms.concurrency {
-            Some(concurrency) => self.claim_limited(request, terms, concurrency, Some(id), 1).await?,
-            None => claim(&mut *self.pool.acquire().await?, request, &[terms], Some(id), 1).await?,
+            Some(concurrency) => {
+                self.claim_limited(request, terms, concurrency, Some(id), 1)
+                    .await?
+            }
+            None => {
+                claim(
+                    &mut *self.pool.acquire().await?,
+                    request,
+                    &[terms],
+                    Some(id),
+                    1,
+                )
+                .await?
+            }
         };
         match taken.into_iter().next() {
             Some(leased) => Ok(leased),
@@ -98,8 +129,11 @@ impl Store {
         .fetch_one(&mut *transaction)
         .await?;
         let free = limit.min(i64::from(concurrency) - running);
-        let taken =
-            if free > 0 { claim(&mut transaction, request, &[terms], id, free).await? } else { Vec::new() };
+        let taken = if free > 0 {
+            claim(&mut transaction, request, &[terms], id, free).await?
+        } else {
+            Vec::new()
+        };
         transaction.commit().await?;
         Ok(taken)
     }
@@ -112,7 +146,9 @@ impl Store {
         )
         .fetch_optional(&self.pool)
         .await?;
-        let Some(row) = row else { return Ok(StoreError::NotFound(id)) };
+        let Some(row) = row else {
+            return Ok(StoreError::NotFound(id));
+        };
         Ok(match super::row::parsed(&row.status, "status", id)? {
             Status::Queued if row.not_due => StoreError::NotDue(id),
             Status::Queued => StoreError::ConcurrencyReached(id),
@@ -125,7 +161,11 @@ impl Store {
     ///
     /// # Errors
     /// When the database does not answer; the leases then run on until their deadline.
-    pub async fn renew(&self, leases: &[LeaseKey], lease: Duration) -> Result<Vec<(LeaseKey, bool)>, StoreError> {
+    pub async fn renew(
+        &self,
+        leases: &[LeaseKey],
+        lease: Duration,
+    ) -> Result<Vec<(LeaseKey, bool)>, StoreError> {
         let ids: Vec<Uuid> = leases.iter().map(|key| key.job_id).collect();
         let fences: Vec<i64> = leases.iter().map(|key| key.fence).collect();
         let rows = sqlx::query!(
@@ -144,7 +184,16 @@ impl Store {
         .await?;
         Ok(rows
             .into_iter()
-            .map(|row| (LeaseKey { job_id: row.id, fence: row.fence, attempt: row.attempt }, row.abort_requested))
+            .map(|row| {
+                (
+                    LeaseKey {
+                        job_id: row.id,
+                        fence: row.fence,
+                        attempt: row.attempt,
+                    },
+                    row.abort_requested,
+                )
+            })
             .collect())
     }
 }
@@ -156,7 +205,10 @@ async fn claim(
     id: Option<Uuid>,
     limit: i64,
 ) -> Result<Vec<LeasedJob>, StoreError> {
-    let job_types: Vec<String> = types.iter().map(|terms| terms.job_type.to_string()).collect();
+    let job_types: Vec<String> = types
+        .iter()
+        .map(|terms| terms.job_type.to_string())
+        .collect();
     let attempts: Vec<i32> = types.iter().map(|terms| terms.max_attempts).collect();
     let timeouts: Vec<Option<i32>> = types.iter().map(|terms| terms.timeout_seconds).collect();
     let sent = Instant::now();
@@ -207,16 +259,27 @@ async fn claim(
     )
     .fetch_all(connection)
     .await?;
-    rows.into_iter().map(|row| leased(row, request, sent)).collect()
+    rows.into_iter()
+        .map(|row| leased(row, request, sent))
+        .collect()
 }
 
-fn leased(row: ClaimedRow, request: ClaimRequest<'_>, sent: Instant) -> Result<LeasedJob, StoreError> {
+fn leased(
+    row: ClaimedRow,
+    request: ClaimRequest<'_>,
+    sent: Instant,
+) -> Result<LeasedJob, StoreError> {
     Ok(LeasedJob {
         job_type: super::row::parsed(&row.job_type, "job_type", row.id)?,
         payload: row.payload,
         max_attempts: row.max_attempts,
-        timeout: row.timeout_seconds.and_then(|s| u64::try_from(s).ok()).map(Duration::from_secs),
-        started_at: row.started_at.ok_or_else(|| StoreError::Internal("a claimed job has no started_at".into()))?,
+        timeout: row
+            .timeout_seconds
+            .and_then(|s| u64::try_from(s).ok())
+            .map(Duration::from_secs),
+        started_at: row
+            .started_at
+            .ok_or_else(|| StoreError::Internal("a claimed job has no started_at".into()))?,
         lease: Lease {
             job_id: row.id,
             fence: row.fence,

@@ -58,16 +58,27 @@ impl Store {
     pub async fn finish(&self, lease: Lease, outcome: Outcome) -> Result<Finished, Unfinished> {
         let ending = Ending::of(outcome);
         match self.end(lease.key(), &lease.runner_id, &ending).await {
-            Ok(Some(status)) => Ok(Finished { job_id: lease.job_id, status }),
+            Ok(Some(status)) => Ok(Finished {
+                job_id: lease.job_id,
+                status,
+            }),
             Ok(None) => match self.after_no_row(&lease, &ending).await {
-                Ok(status) => Ok(Finished { job_id: lease.job_id, status }),
+                Ok(status) => Ok(Finished {
+                    job_id: lease.job_id,
+                    status,
+                }),
                 Err(error) => Err(Unfinished { lease, error }),
             },
             Err(error) => Err(Unfinished { lease, error }),
         }
     }
 
-    async fn end(&self, key: LeaseKey, runner_id: &str, ending: &Ending) -> Result<Option<Status>, StoreError> {
+    async fn end(
+        &self,
+        key: LeaseKey,
+        runner_id: &str,
+        ending: &Ending,
+    ) -> Result<Option<Status>, StoreError> {
         // What was asked for and what becomes of it differ only for a retry: with an abort asked for it is aborted,
         // without an attempt left it has failed.
         let word = sqlx::query_scalar!(
@@ -117,20 +128,25 @@ impl Store {
         )
         .fetch_optional(&self.pool)
         .await?;
-        word.map(|word| super::row::parsed(&word, "status", key.job_id)).transpose()
+        word.map(|word| super::row::parsed(&word, "status", key.job_id))
+            .transpose()
     }
 
     /// Zero rows: either this very finish is recorded already (its answer was lost), or the lease is another's.
     async fn after_no_row(&self, lease: &Lease, ending: &Ending) -> Result<Status, StoreError> {
-        let now = sqlx::query!("select status, fence from ops_jobs where id = $1", lease.job_id)
-            .fetch_optional(&self.pool)
-            .await?
-            .ok_or(StoreError::NotFound(lease.job_id))?;
+        let now = sqlx::query!(
+            "select status, fence from ops_jobs where id = $1",
+            lease.job_id
+        )
+        .fetch_optional(&self.pool)
+        .await?
+        .ok_or(StoreError::NotFound(lease.job_id))?;
         // Whoever takes a job from its runner takes the fence too: our fence without our running is our own finish.
         if now.fence == lease.fence {
             return super::row::parsed(&now.status, "status", lease.job_id);
         }
-        let data = json!({ "fence": lease.fence, "current_fence": now.fence, "offered": ending.to });
+        let data =
+            json!({ "fence": lease.fence, "current_fence": now.fence, "offered": ending.to });
         sqlx::query!(
             r#"
             insert into ops_job_events (job_id, kind, attempt, runner_id, actor, data)

@@ -33,7 +33,10 @@ impl Store {
         let streams: Vec<String> = chunks.iter().map(|chunk| chunk.stream.to_owned()).collect();
         let first_lines: Vec<i32> = chunks.iter().map(|chunk| chunk.first_line).collect();
         let lines: Vec<i32> = chunks.iter().map(|chunk| chunk.lines).collect();
-        let bodies: Vec<String> = chunks.iter().map(|chunk| storable_text(&chunk.body, usize::MAX)).collect();
+        let bodies: Vec<String> = chunks
+            .iter()
+            .map(|chunk| storable_text(&chunk.body, usize::MAX))
+            .collect();
         let holds = sqlx::query_scalar!(
             r#"
             with held as materialized (
@@ -59,14 +62,23 @@ impl Store {
         )
         .fetch_one(&self.pool)
         .await?;
-        if holds { Ok(()) } else { Err(StoreError::LeaseLost(key.job_id)) }
+        if holds {
+            Ok(())
+        } else {
+            Err(StoreError::LeaseLost(key.job_id))
+        }
     }
 
     /// Keeps the handler's last progress on the row and each report as an event.
     ///
     /// # Errors
     /// [`StoreError::LeaseLost`] when the lease is another's by now.
-    pub async fn report_progress(&self, key: LeaseKey, kind: ProgressKind, data: Value) -> Result<(), StoreError> {
+    pub async fn report_progress(
+        &self,
+        key: LeaseKey,
+        kind: ProgressKind,
+        data: Value,
+    ) -> Result<(), StoreError> {
         let (kind, keep) = match kind {
             ProgressKind::Progress => ("progress", true),
             ProgressKind::Refused => ("progress_refused", false),
@@ -91,7 +103,11 @@ impl Store {
         )
         .execute(&self.pool)
         .await?;
-        if written.rows_affected() == 1 { Ok(()) } else { Err(StoreError::LeaseLost(key.job_id)) }
+        if written.rows_affected() == 1 {
+            Ok(())
+        } else {
+            Err(StoreError::LeaseLost(key.job_id))
+        }
     }
 
     /// The job's whole log as text, attempts in order; `None` for an unknown job.

@@ -63,6 +63,9 @@ impl Store {
         )
         .execute(&self.pool)
         .await?;
-        Ok(Rollup { hours: hours + 1, rows: written.rows_affected() })
+        Ok(Rollup {
+            hours: hours + 1,
+            rows: written.rows_affected(),
+        })
     }
 }

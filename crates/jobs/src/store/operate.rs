@@ -21,7 +21,12 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::NotFound`]; [`StoreError::WrongStatus`] when it has ended.
-    pub async fn abort(&self, id: Uuid, actor: &str, reason: Option<&str>) -> Result<AbortAnswer, StoreError> {
+    pub async fn abort(
+        &self,
+        id: Uuid,
+        actor: &str,
+        reason: Option<&str>,
+    ) -> Result<AbortAnswer, StoreError> {
         let answer = sqlx::query_scalar!(
             r#"
             with acting as materialized (select set_config('ops.actor', $1, true) as actor)
@@ -44,7 +49,12 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::NotFound`]; [`StoreError::WrongStatus`] when it has not failed or been aborted.
-    pub async fn retry(&self, id: Uuid, actor: &str, reason: Option<&str>) -> Result<(), StoreError> {
+    pub async fn retry(
+        &self,
+        id: Uuid,
+        actor: &str,
+        reason: Option<&str>,
+    ) -> Result<(), StoreError> {
         let answer = sqlx::query_scalar!(
             r#"
             with acting as materialized (select set_config('ops.actor', $1, true) as actor)
@@ -88,7 +98,13 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::NotFound`]; [`StoreError::Refused`] for a kind that only a transition writes.
-    pub async fn note(&self, id: Uuid, actor: &str, kind: &str, data: &serde_json::Value) -> Result<(), StoreError> {
+    pub async fn note(
+        &self,
+        id: Uuid,
+        actor: &str,
+        kind: &str,
+        data: &serde_json::Value,
+    ) -> Result<(), StoreError> {
         let noted = sqlx::query!(
             "insert into ops_job_events (job_id, kind, actor, data) values ($1, $2, $3, $4)",
             id,
@@ -122,7 +138,8 @@ impl Store {
         let word = sqlx::query_scalar!("select status from ops_jobs where id = $1", id)
             .fetch_optional(&self.pool)
             .await?;
-        word.map(|word| super::row::parsed(&word, "status", id)).transpose()
+        word.map(|word| super::row::parsed(&word, "status", id))
+            .transpose()
     }
 }
 

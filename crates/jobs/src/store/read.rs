@@ -80,8 +80,17 @@ impl Store {
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn get_with(&self, id: Uuid, stall_after: Duration) -> Result<Option<Job>, StoreError> {
-        let filter = JobFilter { ids: Some(vec![id]), limit: 1, stall_after, ..JobFilter::default() };
+    pub async fn get_with(
+        &self,
+        id: Uuid,
+        stall_after: Duration,
+    ) -> Result<Option<Job>, StoreError> {
+        let filter = JobFilter {
+            ids: Some(vec![id]),
+            limit: 1,
+            stall_after,
+            ..JobFilter::default()
+        };
         Ok(self.list(&filter).await?.jobs.pop())
     }
 
@@ -90,7 +99,10 @@ impl Store {
     /// # Errors
     /// When the database does not answer.
     pub async fn list(&self, filter: &JobFilter) -> Result<Page, StoreError> {
-        let label: Option<Value> = filter.label.as_ref().map(|(name, value)| json!({ name: value }));
+        let label: Option<Value> = filter
+            .label
+            .as_ref()
+            .map(|(name, value)| json!({ name: value }));
         // Ids sort by creation, so that the primary key serves the order and the bounds; the status filters have
         // their own small indexes. One row more than asked for tells whether there is a next page.
         let rows = sqlx::query_as!(
@@ -129,11 +141,18 @@ impl Store {
         )
         .fetch_all(&self.pool)
         .await?;
-        let mut jobs = rows.into_iter().map(Job::try_from).collect::<Result<Vec<_>, _>>()?;
+        let mut jobs = rows
+            .into_iter()
+            .map(Job::try_from)
+            .collect::<Result<Vec<_>, _>>()?;
         let wanted = usize::try_from(filter.limit).unwrap_or(0);
         let more = jobs.len() > wanted;
         jobs.truncate(wanted);
-        let next = if more { jobs.last().map(|job| job.id) } else { None };
+        let next = if more {
+            jobs.last().map(|job| job.id)
+        } else {
+            None
+        };
         Ok(Page { jobs, next })
     }
 
@@ -141,7 +160,12 @@ impl Store {
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn events(&self, job_id: Uuid, after: i32, limit: i64) -> Result<Vec<Event>, StoreError> {
+    pub async fn events(
+        &self,
+        job_id: Uuid,
+        after: i32,
+        limit: i64,
+    ) -> Result<Vec<Event>, StoreError> {
         let rows = sqlx::query_as!(
             EventRow,
             r#"

@@ -77,12 +77,18 @@ impl TryFrom<JobRow> for Job {
 }
 
 /// Reads a word of a column that the schema keeps within a known set.
-pub(super) fn parsed<T: std::str::FromStr>(text: &str, column: &str, id: Uuid) -> Result<T, StoreError>
+pub(super) fn parsed<T: std::str::FromStr>(
+    text: &str,
+    column: &str,
+    id: Uuid,
+) -> Result<T, StoreError>
 where
     T::Err: std::fmt::Display,
 {
     text.parse().map_err(|why| {
-        StoreError::Internal(format!("ops_jobs.{column} of job {id} makes no sense: it {why}").into())
+        StoreError::Internal(
+            format!("ops_jobs.{column} of job {id} makes no sense: it {why}").into(),
+        )
     })
 }
 

@@ -87,9 +87,13 @@ impl Store {
     /// # Errors
     /// When the database does not answer.
     pub async fn sign_off(&self, runner: &RunnerIdentity) -> Result<(), StoreError> {
-        sqlx::query!("delete from ops_runners where id = $1 and boot_id = $2", runner.id, runner.boot_id)
-            .execute(&self.pool)
-            .await?;
+        sqlx::query!(
+            "delete from ops_runners where id = $1 and boot_id = $2",
+            runner.id,
+            runner.boot_id
+        )
+        .execute(&self.pool)
+        .await?;
         Ok(())
     }
 

@@ -46,7 +46,22 @@ fn migrator() -> Migrator {
 
 /// The schema version that this program needs.
 pub fn expected_version() -> i64 {
-    migrator().iter().map(|migration| migration.version).max().unwrap_or(0)
+    migrator()
+        .iter()
+        .map(|migration| migration.version)
+        .max()
+        .unwrap_or(0)
+}
+
+/// Changes with any migration, applied or not: names the test template that a build needs.
+pub fn schema_fingerprint() -> String {
+    let sum = migrator()
+        .iter()
+        .flat_map(|migration| migration.checksum.iter().copied())
+        .fold(0_u64, |sum, byte| {
+            sum.wrapping_mul(1_099_511_628_211) ^ u64::from(byte)
+        });
+    format!("{sum:016x}")
 }
 
 impl Store {
@@ -55,14 +70,17 @@ impl Store {
     /// # Errors
     /// When the database does not answer.
     pub async fn schema_status(&self) -> Result<SchemaStatus, StoreError> {
-        let exists = sqlx::query_scalar!(r#"select to_regclass($1) is not null as "exists!""#, TABLE)
-            .fetch_one(&self.pool)
-            .await?;
+        let exists =
+            sqlx::query_scalar!(r#"select to_regclass($1) is not null as "exists!""#, TABLE)
+                .fetch_one(&self.pool)
+                .await?;
         // The table is not part of the migrations, so this query is not checked at compile time.
         let applied: Vec<i64> = if exists {
-            sqlx::query_scalar("select version from ops_schema_migrations where success order by version")
-                .fetch_all(&self.pool)
-                .await?
+            sqlx::query_scalar(
+                "select version from ops_schema_migrations where success order by version",
+            )
+            .fetch_all(&self.pool)
+            .await?
         } else {
             Vec::new()
         };
@@ -77,7 +95,11 @@ impl Store {
             .collect();
         Ok(SchemaStatus {
             current: applied.iter().copied().max().unwrap_or(0),
-            expected: migrations.iter().map(|migration| migration.version).max().unwrap_or(0),
+            expected: migrations
+                .iter()
+                .map(|migration| migration.version)
+                .max()
+                .unwrap_or(0),
             migrations,
         })
     }
@@ -96,7 +118,10 @@ impl Store {
     /// # Errors
     /// When one fails: it is rolled back whole, those taken back before it stay so.
     pub async fn rollback_to(&self, target: i64) -> Result<SchemaStatus, StoreError> {
-        migrator().undo(&self.pool, target).await.map_err(migration_failed)?;
+        migrator()
+            .undo(&self.pool, target)
+            .await
+            .map_err(migration_failed)?;
         self.schema_status().await
     }
 }

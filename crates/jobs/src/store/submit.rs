@@ -37,22 +37,41 @@ impl Store {
             return self.require(id).await.map(Submitted::Created);
         }
         let Some(key) = &new.idempotency_key else {
-            return Err(StoreError::Internal("an insert without a key gave no row".into()));
+            return Err(StoreError::Internal(
+                "an insert without a key gave no row".into(),
+            ));
         };
         let (id, same) = self.find_by_key(key, &new).await?;
-        if same { self.require(id).await.map(Submitted::Replayed) } else { Err(StoreError::IdempotencyConflict(id)) }
+        if same {
+            self.require(id).await.map(Submitted::Replayed)
+        } else {
+            Err(StoreError::IdempotencyConflict(id))
+        }
     }
 
     /// Records up to a thousand jobs, all or none, in the order given. Idempotency keys are refused here.
     ///
     /// # Errors
     /// [`StoreError::Refused`] when one bears a key.
-    pub async fn submit_batch(&self, jobs: &[NewJob], created_by: &str) -> Result<Vec<Job>, StoreError> {
+    pub async fn submit_batch(
+        &self,
+        jobs: &[NewJob],
+        created_by: &str,
+    ) -> Result<Vec<Job>, StoreError> {
         if jobs.iter().any(|job| job.idempotency_key.is_some()) {
-            return Err(StoreError::Refused("a batch takes no idempotency keys".to_owned()));
+            return Err(StoreError::Refused(
+                "a batch takes no idempotency keys".to_owned(),
+            ));
         }
         let ids = self.insert(jobs, created_by).await?;
-        let mut recorded = self.list(&JobFilter { ids: Some(ids.clone()), limit: 1000, ..JobFilter::default() }).await?.jobs;
+        let mut recorded = self
+            .list(&JobFilter {
+                ids: Some(ids.clone()),
+                limit: 1000,
+                ..JobFilter::default()
+            })
+            .await?
+            .jobs;
         recorded.sort_by_key(|job| ids.iter().position(|id| *id == job.id));
         Ok(recorded)
     }
@@ -67,7 +86,8 @@ impl Store {
         let attempts: Vec<Option<i32>> = jobs.iter().map(|job| job.max_attempts).collect();
         let timeouts: Vec<Option<i32>> = jobs.iter().map(|job| job.timeout_seconds).collect();
         let labels: Vec<Value> = jobs.iter().map(labels_of).collect();
-        let keys: Vec<Option<String>> = jobs.iter().map(|job| job.idempotency_key.clone()).collect();
+        let keys: Vec<Option<String>> =
+            jobs.iter().map(|job| job.idempotency_key.clone()).collect();
         let ids = sqlx::query_scalar!(
             r#"
             with asked as materialized (
@@ -150,5 +170,10 @@ impl Store {
 }
 
 fn labels_of(job: &NewJob) -> Value {
-    Value::Object(job.labels.iter().map(|(name, value)| (name.clone(), Value::from(value.as_str()))).collect())
+    Value::Object(
+        job.labels
+            .iter()
+            .map(|(name, value)| (name.clone(), Value::from(value.as_str())))
+            .collect(),
+    )
 }

@@ -40,10 +40,12 @@ impl Store {
                 break;
             }
         }
-        swept.forgotten = sqlx::query!("delete from ops_runners where last_seen_at < clock_timestamp() - interval '1 day'")
-            .execute(&self.pool)
-            .await?
-            .rows_affected();
+        swept.forgotten = sqlx::query!(
+            "delete from ops_runners where last_seen_at < clock_timestamp() - interval '1 day'"
+        )
+        .execute(&self.pool)
+        .await?
+        .rows_affected();
         Ok(swept)
     }
 }

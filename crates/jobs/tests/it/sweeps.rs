@@ -1,0 +1,282 @@
+//! Lost runners, times to live, and sweeps that race with the living.
+
+use std::time::Duration;
+
+use jobs::{NewJob, Outcome, Status, StoreError};
+use serde_json::json;
+use tokio::task::JoinSet;
+
+use crate::database::{Database, TestRunner, name};
+
+/// A claim whose lease ends at once.
+fn doomed(id: &str) -> TestRunner {
+    TestRunner {
+        lease: Duration::ZERO,
+        ..TestRunner::new(id, &["a"])
+    }
+}
+
+#[tokio::test]
+async fn a_lost_runners_job_goes_to_another_while_attempts_are_left() {
+    let database = Database::new().await;
+    let new = NewJob {
+        max_attempts: Some(3),
+        ..NewJob::new(name("a"), json!({}))
+    };
+    let id = database.record_with(new).await.id;
+    let lost = doomed("r1").take(&database, id).await;
+    assert_eq!(
+        database
+            .store
+            .sweep("sweep:r2")
+            .await
+            .expect("a sweep")
+            .recovered,
+        1
+    );
+
+    let second = TestRunner::new("r2", &["a"]).take(&database, id).await;
+    assert_eq!(second.lease.attempt(), 2);
+    assert!(second.lease.fence() > lost.lease.fence());
+    let late = database
+        .store
+        .finish(lost.lease, Outcome::Succeeded(json!("late")))
+        .await
+        .expect_err("stale");
+    assert!(
+        matches!(late.error, StoreError::LeaseLost(_)),
+        "{:?}",
+        late.error
+    );
+    let renewed = database
+        .store
+        .renew(&[late.lease.key()], Duration::from_secs(30))
+        .await
+        .expect("an answer");
+    assert_eq!(renewed, []);
+    database
+        .store
+        .finish(second.lease, Outcome::Succeeded(json!("in time")))
+        .await
+        .expect("recorded");
+    assert_eq!(database.job(id).await.result, Some(json!("in time")));
+    assert_eq!(
+        database.kinds(id).await,
+        [
+            "queued",
+            "running",
+            "lease_expired",
+            "retry_scheduled",
+            "running",
+            "stale_result_refused",
+            "succeeded"
+        ]
+    );
+}
+
+#[tokio::test]
+async fn with_one_attempt_a_lost_runner_fails_the_job_and_says_so() {
+    let database = Database::new().await;
+    let id = database.record("a").await.id;
+    doomed("r1").take(&database, id).await;
+    database.store.sweep("sweep:r2").await.expect("a sweep");
+    let job = database.job(id).await;
+    assert_eq!(job.status, Status::Failed);
+    assert!(
+        job.error
+            .as_deref()
+            .is_some_and(|error| error.contains("runner r1 was lost")),
+        "{:?}",
+        job.error
+    );
+    assert_eq!(
+        database.kinds(id).await,
+        [
+            "queued",
+            "running",
+            "lease_expired",
+            "failed",
+            "dead_lettered"
+        ]
+    );
+}
+
+#[tokio::test]
+async fn after_three_lost_runners_the_job_fails_whatever_its_budget() {
+    let database = Database::new().await;
+    let new = NewJob {
+        max_attempts: Some(50),
+        ..NewJob::new(name("a"), json!({}))
+    };
+    let id = database.record_with(new).await.id;
+    for _ in 0..3 {
+        doomed("r1").take(&database, id).await;
+        database.store.sweep("sweep:r2").await.expect("a sweep");
+    }
+    assert_eq!(database.job(id).await.status, Status::Failed);
+}
+
+#[tokio::test]
+async fn a_lost_job_whose_abort_was_asked_for_is_aborted() {
+    let database = Database::new().await;
+    let new = NewJob {
+        max_attempts: Some(3),
+        ..NewJob::new(name("a"), json!({}))
+    };
+    let id = database.record_with(new).await.id;
+    doomed("r1").take(&database, id).await;
+    database
+        .store
+        .abort(id, "key:test", None)
+        .await
+        .expect("asked for");
+    database.store.sweep("sweep:r2").await.expect("a sweep");
+    assert_eq!(
+        database.kinds(id).await,
+        [
+            "queued",
+            "running",
+            "abort_requested",
+            "lease_expired",
+            "aborted"
+        ]
+    );
+}
+
+#[tokio::test]
+async fn a_renewed_lease_survives_the_sweep() {
+    let database = Database::new().await;
+    let id = database.record("a").await.id;
+    let leased = doomed("r1").take(&database, id).await;
+    let key = leased.lease.key();
+    let renewed = database
+        .store
+        .renew(&[key], Duration::from_secs(30))
+        .await
+        .expect("an answer");
+    assert_eq!(renewed, [(key, false)]);
+    assert_eq!(
+        database
+            .store
+            .sweep("sweep:r2")
+            .await
+            .expect("a sweep")
+            .recovered,
+        0
+    );
+    database
+        .store
+        .abort(id, "key:test", None)
+        .await
+        .expect("asked for");
+    let renewed = database
+        .store
+        .renew(&[key], Duration::from_secs(30))
+        .await
+        .expect("an answer");
+    assert_eq!(
+        renewed,
+        [(key, true)],
+        "the renewal tells that the abort was asked for"
+    );
+}
+
+#[tokio::test]
+async fn what_outlives_its_time_to_live_fails_unrun() {
+    let database = Database::new().await;
+    let new = NewJob {
+        ttl_seconds: Some(1),
+        ..NewJob::new(name("a"), json!({}))
+    };
+    let id = database.record_with(new).await.id;
+    database
+        .type_in(
+            "update ops_jobs set expires_at = now() - interval '1 s' where id = $1",
+            id,
+        )
+        .await
+        .expect("aged");
+    let runner = TestRunner::new("r1", &["a"]);
+    assert_eq!(
+        database
+            .store
+            .claim_due(runner.request(), 5)
+            .await
+            .expect("a claim")
+            .len(),
+        0
+    );
+    assert_eq!(
+        database
+            .store
+            .sweep("sweep:r1")
+            .await
+            .expect("a sweep")
+            .expired,
+        1
+    );
+    let job = database.job(id).await;
+    assert_eq!((job.status, job.attempt), (Status::Failed, 0));
+    assert_eq!(database.kinds(id).await, ["queued", "failed"]);
+}
+
+/// Finishes race with sweeps of leases that have just ended: whichever commits first stands, nothing happens twice.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sweep_never_undoes_a_finish() {
+    let database = Database::new().await;
+    let jobs = vec![
+        NewJob {
+            max_attempts: Some(2),
+            ..NewJob::new(name("a"), json!({}))
+        };
+        100
+    ];
+    database
+        .store
+        .submit_batch(&jobs, "key:test")
+        .await
+        .expect("recorded");
+    let runner = doomed("r1");
+    let leases = database
+        .store
+        .claim_due(runner.request(), 100)
+        .await
+        .expect("claims");
+    assert_eq!(leases.len(), 100);
+    let ids: Vec<_> = leases.iter().map(|job| job.lease.job_id()).collect();
+    let mut racing = JoinSet::new();
+    for leased in leases {
+        let store = database.store.clone();
+        racing.spawn(async move {
+            store
+                .finish(leased.lease, Outcome::Succeeded(json!(1)))
+                .await
+                .is_ok()
+        });
+    }
+    for index in 0..4 {
+        let store = database.store.clone();
+        racing.spawn(async move { store.sweep(&format!("sweep:r{index}")).await.is_err() });
+    }
+    racing.join_all().await;
+    for id in ids {
+        let kinds = database.kinds(id).await;
+        let job = database.job(id).await;
+        match job.status {
+            Status::Succeeded => assert_eq!(kinds, ["queued", "running", "succeeded"]),
+            Status::Queued => {
+                assert_eq!(
+                    kinds,
+                    [
+                        "queued",
+                        "running",
+                        "lease_expired",
+                        "retry_scheduled",
+                        "stale_result_refused"
+                    ]
+                );
+            }
+            other => panic!("{other}: {kinds:?}"),
+        }
+    }
+}
