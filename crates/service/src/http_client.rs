@@ -1,0 +1,31 @@
+//! The one way to make an HTTP client: bounded, without redirects, without a proxy from nowhere.
+
+use std::time::Duration;
+
+use reqwest::redirect;
+
+/// A client whose every call ends within `timeout`, connecting included.
+///
+/// It follows no redirect, because a redirect would carry credentials to where they were not
+/// meant. It ignores `HTTP_PROXY` and its kin: what is not a setting of ours changes nothing. TLS
+/// trusts the machine's certificate authorities. Its errors bear the address: strip it with
+/// `without_url` before logging.
+///
+/// # Errors
+///
+/// When no TLS provider is installed ([`crate::install_crypto`]) or the machine has no usable
+/// certificate authorities.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "this is the one place where clients are made"
+)]
+pub fn client(timeout: Duration, user_agent: &str) -> Result<reqwest::Client, reqwest::Error> {
+    reqwest::Client::builder()
+        .timeout(timeout)
+        .connect_timeout(timeout.min(Duration::from_secs(5)))
+        .pool_idle_timeout(Duration::from_secs(8))
+        .redirect(redirect::Policy::none())
+        .no_proxy()
+        .user_agent(user_agent)
+        .build()
+}

@@ -1,0 +1,33 @@
+#![doc = include_str!("../README.md")]
+
+pub mod auth;
+pub mod cli;
+pub mod edge;
+pub mod extract;
+pub mod flags;
+pub mod health;
+pub mod http_client;
+pub mod ids;
+pub mod limits;
+pub mod problem;
+pub mod serve;
+pub mod settings;
+pub mod telemetry;
+
+mod cors;
+mod crypto;
+mod secret;
+mod stop;
+
+pub use auth::{Caller, Guard};
+pub use cors::Cors;
+pub use crypto::install_crypto;
+pub use extract::{Fields, Json, OptionalJson, Parse, Path, Query, read};
+pub use flags::{Flag, Flags};
+pub use health::Readiness;
+pub use limits::Concurrency;
+pub use problem::{FieldError, Problem};
+pub use secret::{KeyId, KeySet, Secret};
+pub use serve::{ConnectionLimits, Listener, ServeError, TlsFiles, serve};
+pub use settings::{AppEnv, Environment, SettingsError, SharedSettings, Sources, Values};
+pub use stop::{Stop, Stopper, until_signals};

@@ -1,0 +1,22 @@
+//! What a program can be told from outside, declared once and read once.
+//!
+//! A program lists its [`Setting`]s in static tables; the tables make the documentation, and
+//! [`Values`] reads them from defaults, file and environment, in that order, later wins. Nothing
+//! else in the workspace may look at the environment. No message made here bears a value.
+
+mod environment;
+mod error;
+mod file;
+mod getters;
+mod parse;
+mod shared;
+mod table;
+#[cfg(test)]
+mod tests;
+mod values;
+
+pub use environment::Environment;
+pub use error::{SettingProblem, SettingsError};
+pub use shared::{AppEnv, SharedSettings};
+pub use table::{Fallback, Kind, Setting, markdown};
+pub use values::{Source, Sources, Values};
