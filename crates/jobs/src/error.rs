@@ -9,7 +9,6 @@ use crate::state::Status;
 
 /// Why the store did not do what it was asked to.
 #[derive(Debug)]
-#[non_exhaustive]
 pub enum StoreError {
     /// The database did not answer, or is going away: try again. Nothing is known of the write.
     Unavailable(sqlx::Error),

@@ -462,7 +462,7 @@ async fn log_and_progress_are_written_under_the_lease_only() {
         .expect("written");
     database
         .store
-        .append_log(key, &[chunk.clone()])
+        .append_log(key, std::slice::from_ref(&chunk))
         .await
         .expect("written twice, kept once");
     database

@@ -1,4 +1,5 @@
 //! The store on a real PostgreSQL: the state machine, and callers that race.
+#![expect(clippy::expect_used, reason = "a test that cannot be set up must fail")]
 
 mod claims;
 mod database;
