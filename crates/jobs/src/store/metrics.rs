@@ -21,6 +21,9 @@ impl Store {
     /// # Errors
     /// When the database does not answer.
     pub async fn refresh_metrics(&self, hours: i32) -> Result<Rollup, StoreError> {
+        let mut transaction = self.pool.begin().await?;
+        // A busy hour takes longer than any other statement may.
+        sqlx::query!("set local statement_timeout = '5min'").execute(&mut *transaction).await?;
         let written = sqlx::query!(
             r#"
             insert into ops_metrics as m (
@@ -61,8 +64,9 @@ impl Store {
             "#,
             hours,
         )
-        .execute(&self.pool)
+        .execute(&mut *transaction)
         .await?;
+        transaction.commit().await?;
         Ok(Rollup {
             hours: hours + 1,
             rows: written.rows_affected(),
