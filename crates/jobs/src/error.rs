@@ -84,13 +84,14 @@ impl From<sqlx::Error> for StoreError {
             | sqlx::Error::WorkerCrashed
             | sqlx::Error::Protocol(_) => Self::Unavailable(error),
             sqlx::Error::Database(db) => match db.code().as_deref() {
-                // connection, resources, operator intervention, read-only, serialization, deadlock: all pass by themselves
+                // connection, resources, operator intervention, read-only, serialization, deadlock: all pass by themselves;
+                // an undefined table, column or function is a schema that is still to be migrated
                 Some(code)
                     if ["08", "53", "57", "40"]
                         .iter()
                         .any(|class| code.starts_with(class))
-                        || code == "25006"
-                        || code == "55P03" =>
+                        || ["25006", "55P03", "42P01", "42703", "42883", "3F000"]
+                            .contains(&code) =>
                 {
                     Self::Unavailable(error)
                 }

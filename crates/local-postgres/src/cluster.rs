@@ -97,15 +97,11 @@ impl Cluster {
     /// The command for a person who wants to look into a database.
     #[must_use]
     pub fn psql_command(&self, database: &str) -> String {
-        let psql = format!(
+        // Also right where the server runs as somebody else: it does so only when we are root, who may enter its folder.
+        format!(
             "psql -h {} -U {SUPERUSER} {database}",
             self.layout.socket.display()
-        );
-        if self.layout.user.is_someone_else() {
-            format!("sudo {psql}")
-        } else {
-            psql
-        }
+        )
     }
 
     /// The programs that run it.

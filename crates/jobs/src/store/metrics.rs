@@ -23,7 +23,9 @@ impl Store {
     pub async fn refresh_metrics(&self, hours: i32) -> Result<Rollup, StoreError> {
         let mut transaction = self.pool.begin().await?;
         // A busy hour takes longer than any other statement may.
-        sqlx::query!("set local statement_timeout = '5min'").execute(&mut *transaction).await?;
+        sqlx::query!("set local statement_timeout = '5min'")
+            .execute(&mut *transaction)
+            .await?;
         let written = sqlx::query!(
             r#"
             insert into ops_metrics as m (

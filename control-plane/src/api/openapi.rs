@@ -1,0 +1,126 @@
+//! The API's description, made from the handlers themselves. Describes; serves nothing.
+
+use serde_json::Value;
+use service::FieldError;
+use service::problem::ProblemDocument;
+use utoipa::openapi::path::Operation;
+use utoipa::openapi::security::{
+    ApiKey, ApiKeyValue, Http, HttpAuthScheme, SecurityRequirement, SecurityScheme,
+};
+use utoipa::openapi::{Content, OpenApi as Document, Ref, Response, ResponseBuilder};
+use utoipa::{Modify, OpenApi};
+
+use super::{BASE, closed_paths};
+use crate::config::Config;
+
+/// What lies below the base.
+#[derive(OpenApi)]
+#[openapi(
+    paths(
+        super::submit::submit,
+        super::list::list,
+        super::batch::submit_batch,
+        super::job::job,
+        super::job::events,
+        super::job::log,
+        super::job::abort,
+        super::job::retry,
+        super::trigger::trigger_runner,
+        super::fleet::runners,
+        super::meta::meta,
+        super::debug_env::debug_env,
+        super::docs::openapi_json,
+        super::docs::docs,
+    ),
+    components(schemas(ProblemDocument, FieldError)),
+    modifiers(&EveryOpsRoute),
+)]
+struct Ops;
+
+/// What lies beside it.
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "ops-jobs control plane",
+        description = "Records jobs, answers questions about them, and nudges the runner. \
+            Every path below `/api/v1/ops` is also there below `/api/ops`. Times are RFC 3339 UTC, ids UUIDv7. \
+            Which paths are there depends on the feature flags.",
+    ),
+    paths(super::health::healthz, super::health::livez, super::health::readyz)
+)]
+struct Root;
+
+/// The description of every route there is, whatever the flags say: for the documentation.
+pub fn openapi() -> Value {
+    json_of(&document())
+}
+
+/// The description that is served: without the routes that are not there.
+pub(crate) fn served(config: &Config) -> Value {
+    let mut document = document();
+    for path in closed_paths(config) {
+        document.paths.paths.remove(&format!("{BASE}{path}"));
+    }
+    json_of(&document)
+}
+
+fn document() -> Document {
+    Root::openapi().nest(BASE, Ops::openapi())
+}
+
+fn json_of(document: &Document) -> Value {
+    // Text, numbers and maps with text keys always serialise.
+    serde_json::to_value(document).unwrap_or_default()
+}
+
+/// What every route below the base has: a key before anything else, and problems as errors.
+struct EveryOpsRoute;
+
+impl Modify for EveryOpsRoute {
+    fn modify(&self, document: &mut Document) {
+        if let Some(components) = &mut document.components {
+            let key = SecurityScheme::ApiKey(ApiKey::Header(ApiKeyValue::new("X-Ops-Key")));
+            components.add_security_scheme("ops_key", key);
+            components.add_security_scheme(
+                "bearer",
+                SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer)),
+            );
+        }
+        for item in document.paths.paths.values_mut() {
+            for operation in [&mut item.get, &mut item.post].into_iter().flatten() {
+                complete(operation);
+            }
+        }
+    }
+}
+
+fn complete(operation: &mut Operation) {
+    let none: [&str; 0] = [];
+    operation.security = Some(vec![
+        SecurityRequirement::new("ops_key", none),
+        SecurityRequirement::new("bearer", none),
+    ]);
+    let responses = &mut operation.responses.responses;
+    responses.insert(
+        "401".to_owned(),
+        problem("Invalid or missing X-Ops-Key").into(),
+    );
+    responses.insert("default".to_owned(), problem("Any other error").into());
+    for (status, response) in responses.iter_mut() {
+        let is_error = status.starts_with(['4', '5']);
+        if let (true, utoipa::openapi::RefOr::T(response)) = (is_error, response)
+            && response.content.is_empty()
+        {
+            *response = problem(&response.description);
+        }
+    }
+}
+
+/// An error, described by the schema that all errors have.
+fn problem(description: &str) -> Response {
+    let schema = Ref::from_schema_name("ProblemDocument");
+    ResponseBuilder::new()
+        .description(description)
+        .content("application/problem+json", Content::new(Some(schema)))
+        .build()
+}

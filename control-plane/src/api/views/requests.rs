@@ -1,0 +1,89 @@
+//! What requests look like, for the API's description only: they are parsed by hand, so that every wrong field is named at once.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+use time::OffsetDateTime;
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+/// A job that is asked for.
+#[derive(ToSchema)]
+#[schema(as = NewJob)]
+#[expect(dead_code, reason = "describes a request, which JobRequest parses")]
+pub(crate) struct JobRequestView {
+    /// What is to be done.
+    #[schema(pattern = "^[a-z][a-z0-9_]{0,63}$", example = "metrics_refresh")]
+    job_type: String,
+    /// What the handler is given; `{}` unless asked otherwise.
+    payload: Option<Value>,
+    /// A name to sort jobs by; `default` unless asked otherwise.
+    #[schema(pattern = "^[a-z][a-z0-9_]{0,63}$")]
+    queue: Option<String>,
+    /// Higher runs first; 0 unless asked otherwise.
+    priority: Option<i16>,
+    /// Not before this instant, of the years 2000 to 2200; now unless asked otherwise.
+    run_at: Option<OffsetDateTime>,
+    /// Fails if it is still queued after so many seconds.
+    #[schema(minimum = 1, maximum = 31_536_000)]
+    ttl_seconds: Option<i32>,
+    /// After so many attempts a failure is final; the job type decides unless asked otherwise.
+    #[schema(minimum = 1, maximum = 1000)]
+    max_attempts: Option<i32>,
+    /// An attempt is killed after so many seconds; the job type decides unless asked otherwise.
+    #[schema(minimum = 1, maximum = 2_592_000)]
+    timeout_seconds: Option<i32>,
+    /// Names (1 to 64 characters) and values (at most 256) of the caller's own, at most 32.
+    labels: Option<BTreeMap<String, String>>,
+}
+
+/// Jobs that are recorded together.
+#[derive(ToSchema)]
+#[schema(as = NewBatch)]
+#[expect(dead_code, reason = "describes a request, which BatchRequest parses")]
+pub(crate) struct BatchRequestView {
+    /// All or none.
+    #[schema(min_items = 1, max_items = 1000)]
+    jobs: Vec<JobRequestView>,
+}
+
+/// Why, for the job's events.
+#[derive(ToSchema)]
+#[schema(as = Reason)]
+#[expect(dead_code, reason = "describes a request, which Reason parses")]
+pub(crate) struct ReasonView {
+    /// In the caller's words.
+    #[schema(max_length = 1000)]
+    reason: Option<String>,
+}
+
+/// What is to be triggered: a new job, or a queued one.
+#[derive(ToSchema)]
+#[schema(as = NewTrigger)]
+#[expect(dead_code, reason = "describes a request, which TriggerRequest parses")]
+#[serde(untagged)]
+pub(crate) enum TriggerRequestView {
+    /// A job to record.
+    New(JobRequestView),
+    /// A queued job.
+    Queued {
+        /// The job.
+        job_id: Uuid,
+    },
+}
+
+/// The statuses of a job.
+#[derive(ToSchema)]
+#[schema(as = Status, rename_all = "snake_case")]
+#[expect(
+    dead_code,
+    reason = "describes jobs::Status, which knows nothing of HTTP"
+)]
+pub(crate) enum StatusView {
+    Queued,
+    Running,
+    Waiting,
+    Succeeded,
+    Failed,
+    Aborted,
+}

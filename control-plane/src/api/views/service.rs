@@ -1,0 +1,109 @@
+//! What answers about the service and its fleet look like in JSON. Holds no logic.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jobs::Runner;
+use serde::Serialize;
+use time::OffsetDateTime;
+use utoipa::ToSchema;
+
+/// A runner, by its own account.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Runner)]
+pub(crate) struct RunnerView {
+    /// `RUNNER_ID`.
+    id: String,
+    /// Its version.
+    version: String,
+    /// The job types that it takes.
+    job_types: Vec<String>,
+    /// How many jobs it runs.
+    slots_used: i32,
+    /// How many jobs it runs at once at most.
+    slots_total: i32,
+    /// Whether it takes no more because it is shutting down.
+    draining: bool,
+    /// When it started.
+    #[serde(with = "time::serde::rfc3339")]
+    started_at: OffsetDateTime,
+    /// When it was last heard of.
+    #[serde(with = "time::serde::rfc3339")]
+    last_seen_at: OffsetDateTime,
+}
+
+impl From<Runner> for RunnerView {
+    fn from(runner: Runner) -> Self {
+        Self {
+            id: runner.id,
+            version: runner.version,
+            job_types: runner.job_types,
+            slots_used: runner.slots_used,
+            slots_total: runner.slots_total,
+            draining: runner.draining,
+            started_at: runner.started_at,
+            last_seen_at: runner.last_seen_at,
+        }
+    }
+}
+
+/// The fleet.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Runners)]
+pub(crate) struct RunnersView {
+    /// Most recently seen first.
+    pub(crate) runners: Vec<RunnerView>,
+}
+
+/// What this service is.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Meta)]
+pub(crate) struct MetaView {
+    /// The program's version.
+    pub(crate) version: &'static str,
+    /// Every flag, and whether it is on.
+    pub(crate) flags: BTreeMap<&'static str, bool>,
+    /// The job types that are known and not behind a flag that is off.
+    pub(crate) job_types: BTreeSet<String>,
+    /// What requests may cost.
+    pub(crate) limits: LimitsView,
+}
+
+/// What requests may cost.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Limits)]
+pub(crate) struct LimitsView {
+    /// Largest request body.
+    pub(crate) max_body_bytes: u64,
+    /// Largest upload.
+    pub(crate) max_upload_bytes: u64,
+    /// Requests at work at once.
+    pub(crate) max_concurrency: usize,
+    /// How long a request may take, triggers excepted.
+    pub(crate) request_timeout_seconds: u64,
+    /// From when on a silent running job is stalled.
+    pub(crate) stall_threshold_seconds: u64,
+    /// Jobs in a batch.
+    pub(crate) batch_jobs: usize,
+    /// Jobs on a page.
+    pub(crate) list_jobs: i64,
+    /// How deep a payload may nest.
+    pub(crate) payload_depth: usize,
+}
+
+/// The settings.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Settings)]
+pub(crate) struct SettingsView {
+    /// In the order of their names.
+    pub(crate) settings: Vec<SettingView>,
+}
+
+/// A setting, without its value.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Setting)]
+pub(crate) struct SettingView {
+    /// Its shortened name.
+    pub(crate) name: String,
+    /// `environment`, `file`, `default` or `unset`.
+    pub(crate) set: &'static str,
+}

@@ -1,0 +1,209 @@
+//! The nudge: tells the runner to take a queued job, and reads its answer. Bounded in time and size; changes no row.
+
+use axum::http::StatusCode;
+use jobs::{Status, Trigger, TriggerAccepted, storable_text};
+use reqwest::Response;
+use service::{Secret, http_client};
+use url::Url;
+use uuid::Uuid;
+
+use crate::config::RunnerAddress;
+use crate::error::chain;
+
+/// More than this, nobody reads of a runner's answer.
+const MAX_ANSWER_BYTES: usize = 64 * 1024;
+/// More than this, nobody keeps of a runner's reason, in bytes.
+const MAX_REASON_BYTES: usize = 1000;
+
+/// What came of a trigger.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum TriggerAnswer {
+    /// The runner runs the job.
+    Accepted,
+    /// The runner has no free slot, or is shutting down: the job waits.
+    Busy,
+    /// The runner found the job not queued, or not to be taken now.
+    NotQueued,
+    /// The runner will never take the job; with its reason, in a form that can be stored.
+    Refused(String),
+    /// The runner could not be reached.
+    Unreachable,
+    /// What answered was no runner of ours, or one that does not know our token; with the status that it gave.
+    Strange(u16),
+    /// Nothing is known: the answer did not come in time.
+    TooSlow,
+}
+
+/// Sends triggers to the one runner address.
+pub(crate) struct RunnerClient {
+    http: reqwest::Client,
+    url: Url,
+    token: Secret,
+}
+
+impl RunnerClient {
+    /// Prepares the client; connects to nothing.
+    pub(crate) fn new(address: &RunnerAddress) -> Result<Self, reqwest::Error> {
+        let user_agent = concat!("ops-jobs-control-plane/", env!("CARGO_PKG_VERSION"));
+        Ok(Self {
+            http: http_client::client(address.timeout, user_agent)?,
+            url: run_url(&address.url),
+            token: address.token.clone(),
+        })
+    }
+
+    /// Asks the runner to take the job; whatever goes wrong is an answer too.
+    pub(crate) async fn trigger(&self, job_id: Uuid, request_id: &str) -> TriggerAnswer {
+        let request = self
+            .http
+            .post(self.url.clone())
+            .header("X-Runner-Token", self.token.expose())
+            .header("X-Request-Id", request_id)
+            .json(&Trigger { job_id });
+        let answer = match request.send().await {
+            Ok(response) => read(response, job_id).await,
+            Err(error) => Err(error),
+        };
+        answer.unwrap_or_else(|error| explain(error, job_id))
+    }
+}
+
+/// The base address with `/run` appended to whatever path it has.
+fn run_url(base: &Url) -> Url {
+    let mut url = base.clone();
+    url.set_query(None);
+    url.set_fragment(None);
+    if let Ok(mut segments) = url.path_segments_mut() {
+        segments.pop_if_empty().push("run");
+    }
+    url
+}
+
+async fn read(response: Response, job_id: Uuid) -> Result<TriggerAnswer, reqwest::Error> {
+    let status = response.status();
+    let body = read_bounded(response).await?;
+    let answer = answer_of(status, &body, job_id);
+    if let TriggerAnswer::Strange(status) = answer {
+        tracing::warn!(event = "trigger_failed", %job_id, status, "what answered is no runner of ours");
+    }
+    Ok(answer)
+}
+
+/// The body, or nothing where it is longer than any answer of ours.
+async fn read_bounded(mut response: Response) -> Result<Vec<u8>, reqwest::Error> {
+    let mut body = Vec::new();
+    while let Some(chunk) = response.chunk().await? {
+        if body.len() + chunk.len() > MAX_ANSWER_BYTES {
+            return Ok(Vec::new());
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(body)
+}
+
+fn answer_of(status: StatusCode, body: &[u8], job_id: Uuid) -> TriggerAnswer {
+    match status.as_u16() {
+        202 => match serde_json::from_slice::<TriggerAccepted>(body) {
+            Ok(accepted) if accepted.job_id == job_id && accepted.status == Status::Running => {
+                TriggerAnswer::Accepted
+            }
+            Ok(_) | Err(_) => TriggerAnswer::Strange(202),
+        },
+        403 | 422 => TriggerAnswer::Refused(reason(status, body)),
+        409 => TriggerAnswer::NotQueued,
+        429 | 503 => TriggerAnswer::Busy,
+        other => TriggerAnswer::Strange(other),
+    }
+}
+
+/// Why the runner refused: the `detail` of its problem document, or its status where it sent none.
+fn reason(status: StatusCode, body: &[u8]) -> String {
+    let document: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
+    match document.get("detail").and_then(serde_json::Value::as_str) {
+        Some(detail) => storable_text(detail, MAX_REASON_BYTES),
+        None => format!("it answered {}", status.as_u16()),
+    }
+}
+
+fn explain(error: reqwest::Error, job_id: Uuid) -> TriggerAnswer {
+    // A connection that was never made has carried nothing, however long it took.
+    let answer = match error.is_timeout() && !error.is_connect() {
+        true => TriggerAnswer::TooSlow,
+        false => TriggerAnswer::Unreachable,
+    };
+    tracing::warn!(event = "trigger_failed", %job_id, cause = %chain(&error.without_url()));
+    answer
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const JOB: Uuid = Uuid::from_u128(7);
+
+    fn answer(status: u16, body: &str) -> TriggerAnswer {
+        answer_of(
+            StatusCode::from_u16(status).expect("a status"),
+            body.as_bytes(),
+            JOB,
+        )
+    }
+
+    fn accepted(job_id: Uuid, status: &str) -> String {
+        format!(r#"{{"job_id":"{job_id}","status":"{status}","attempt":1,"runner_id":"r"}}"#)
+    }
+
+    #[test]
+    fn only_our_own_202_is_an_acceptance() {
+        assert_eq!(
+            answer(202, &accepted(JOB, "running")),
+            TriggerAnswer::Accepted
+        );
+        for (status, body) in [
+            (202, accepted(Uuid::from_u128(8), "running")),
+            (202, accepted(JOB, "queued")),
+            (202, String::new()),
+            (202, "<html>".to_owned()),
+            (200, accepted(JOB, "running")),
+            (302, String::new()),
+            (400, String::new()),
+            (401, String::new()),
+            (404, String::new()),
+            (500, String::new()),
+            (504, String::new()),
+        ] {
+            assert_eq!(
+                answer(status, &body),
+                TriggerAnswer::Strange(status),
+                "{status} {body}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_busy_runner_defers_and_a_refusing_one_says_why() {
+        assert_eq!(answer(429, ""), TriggerAnswer::Busy);
+        assert_eq!(answer(503, ""), TriggerAnswer::Busy);
+        assert_eq!(answer(409, ""), TriggerAnswer::NotQueued);
+        assert_eq!(
+            answer(403, r#"{"detail":"not\u0000allowed"}"#),
+            TriggerAnswer::Refused("not\u{fffd}allowed".into())
+        );
+        assert_eq!(
+            answer(422, "<html>"),
+            TriggerAnswer::Refused("it answered 422".into())
+        );
+    }
+
+    #[test]
+    fn run_is_appended_to_whatever_path_the_address_has() {
+        for (base, url) in [
+            ("https://h", "https://h/run"),
+            ("https://h:1/", "https://h:1/run"),
+            ("https://h/a/b", "https://h/a/b/run"),
+            ("https://h/a/?x=1#y", "https://h/a/run"),
+        ] {
+            assert_eq!(run_url(&base.parse().expect("an address")).as_str(), url);
+        }
+    }
+}

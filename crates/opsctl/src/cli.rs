@@ -1,0 +1,114 @@
+//! The command line: every group of commands with its arguments. Does nothing.
+
+use std::path::PathBuf;
+
+use clap::{CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
+
+use crate::screen::{Color, Output};
+use crate::{db, dev, exit, jobs, reference};
+
+/// The operator's command of ops-jobs: a development set-up, the database, the jobs.
+#[derive(Debug, Parser)]
+#[command(name = "opsctl", version, after_help = exit::TABLE, propagate_version = false)]
+pub struct Cli {
+    /// Settings file, .toml or .yaml; without it, the one that OPS_CONFIG names
+    #[arg(long, global = true, help_heading = "Options of every command", value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// In which form data are written to standard output
+    #[arg(long, global = true, help_heading = "Options of every command", value_enum, default_value = "text", value_name = "FORM")]
+    pub(crate) output: Output,
+    /// Colours; `auto` heeds NO_COLOR
+    #[arg(long, global = true, help_heading = "Options of every command", value_enum, default_value = "auto", value_name = "WHEN")]
+    pub(crate) color: Color,
+    #[command(subcommand)]
+    pub(crate) group: Group,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Group {
+    /// Serve everything on this machine, with a real first job to look at
+    Dev(dev::Dev),
+    /// The database's schema and roles; needs DATABASE_URL
+    #[command(subcommand)]
+    Db(db::Command),
+    /// Record, follow and steer jobs; needs OPS_URL and OPS_API_KEY
+    #[command(subcommand)]
+    Jobs(jobs::Command),
+    /// The runners, their slots and when they were last seen
+    Runners,
+    /// The control plane's version, flags, job types and limits
+    Meta,
+    /// Write the references that are made from the code
+    Reference(reference::Reference),
+    /// Print the completions of a shell
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+    /// Print the manual page
+    Man,
+}
+
+/// The whole command line, as the parser, the completions and the reference see it.
+pub fn command() -> clap::Command {
+    Cli::command()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        command().debug_assert();
+    }
+
+    #[test]
+    fn right_usage_is_taken_and_wrong_usage_refused() {
+        for right in [
+            "opsctl dev",
+            "opsctl dev --exit --ephemeral --control-plane-port 0 --runner-port 9000",
+            "opsctl dev reset --yes --state /tmp/x",
+            "opsctl db migrate --output json",
+            "opsctl --output json db rollback --to 2",
+            "opsctl db rollback --all --yes",
+            "opsctl jobs submit hello --payload {} --label a=b --label c=d --priority -3 --wait --trigger",
+            "opsctl jobs list --status queued --label a=b --stalled --limit 10",
+            "opsctl jobs abort 0190163d-8694-739b-aea5-966c26f8ad90 --reason late",
+            "opsctl jobs log 0190163d-8694-739b-aea5-966c26f8ad90",
+            "opsctl reference --check",
+            "opsctl completions bash",
+            "opsctl man",
+        ] {
+            assert!(Cli::try_parse_from(right.split(' ')).is_ok(), "{right}");
+        }
+        for wrong in [
+            "opsctl",
+            "opsctl dev --state a reset",
+            "opsctl dev --control-plane-port 70000",
+            "opsctl db rollback --to 1 --all",
+            "opsctl jobs submit",
+            "opsctl jobs submit hello --label a",
+            "opsctl jobs submit hello --label =a",
+            "opsctl jobs get not-an-id",
+            "opsctl --output xml meta",
+            "opsctl --key secret meta",
+        ] {
+            let error = Cli::try_parse_from(wrong.split(' ')).expect_err(wrong);
+            assert!(error.use_stderr(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn no_argument_takes_a_secret() {
+        fn arguments(command: &clap::Command) -> Vec<String> {
+            let own = command.get_arguments().map(|argument| argument.get_id().to_string());
+            own.chain(command.get_subcommands().flat_map(arguments)).collect()
+        }
+        for argument in arguments(&command()) {
+            let secret = ["key", "token", "password", "secret", "database"].iter().any(|word| argument.contains(word));
+            assert!(!secret || argument == "idempotency_key", "{argument}");
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! What the command can be told by file and environment. Secrets come this way only, never as arguments.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use service::settings::{Fallback, Kind, Setting, SettingsError};
+use service::{Environment, Secret, Sources, Values};
+use url::Url;
+
+use crate::screen::{Color, Output, Screen};
+
+/// The settings of `opsctl`.
+pub(crate) const SETTINGS: &[Setting] = &[
+    Setting::new(
+        "OPS_URL",
+        Kind::Url,
+        Fallback::Is("http://127.0.0.1:8000"),
+        "the control plane that is asked",
+    ),
+    Setting::new(
+        "OPS_API_KEY",
+        Kind::SecretList,
+        Fallback::RequiredWhen("for every command that asks the control plane"),
+        "the key for the control plane; of several, comma-separated, the first is used",
+    ),
+    Setting::new(
+        "DATABASE_URL",
+        Kind::DatabaseUrl,
+        Fallback::RequiredWhen("for `opsctl db`"),
+        "the database; `opsctl dev` without it starts a private one",
+    ),
+    Setting::new("NO_COLOR", Kind::Text, Fallback::Unset, "no colours, unless `--color always`"),
+    Setting::new("CLICOLOR_FORCE", Kind::Text, Fallback::Unset, "colours also where no terminal is, unless `0`"),
+];
+
+/// The surroundings of a developer's machine, for `opsctl dev`.
+const SURROUNDINGS: &[Setting] = &[
+    Setting::new("HOME", Kind::Path, Fallback::Unset, "the user's folder"),
+    Setting::new("XDG_STATE_HOME", Kind::Path, Fallback::Unset, "where programs of the user keep their state"),
+    Setting::new("TMPDIR", Kind::Path, Fallback::Is("/tmp"), "for what does not last"),
+    Setting::new("PATH", Kind::Path, Fallback::Unset, "where programs are looked for"),
+];
+
+/// The sources of the command's settings; each command reads what it needs, and no more.
+#[derive(Debug)]
+pub(crate) struct Settings {
+    sources: Sources,
+}
+
+/// The control plane that is asked, and the key that opens it.
+#[derive(Clone, Debug)]
+pub(crate) struct Access {
+    pub(crate) url: String,
+    pub(crate) key: Secret,
+}
+
+/// The surroundings that the private PostgreSQL and the state folder depend on.
+#[derive(Clone, Debug)]
+pub(crate) struct Surroundings {
+    pub(crate) home: Option<PathBuf>,
+    pub(crate) xdg_state_home: Option<PathBuf>,
+    pub(crate) temp_dir: PathBuf,
+    pub(crate) path: Option<OsString>,
+}
+
+/// What commands of the runner inherit of our own environment.
+#[derive(Clone, Debug)]
+pub(crate) struct HandedOn(pub(crate) Vec<(String, String)>);
+
+impl Settings {
+    pub(crate) fn new(config: Option<PathBuf>, environment: Environment) -> Self {
+        Self { sources: Sources { config, environment } }
+    }
+
+    /// One settings file may serve all three programs, so that theirs are known here too.
+    fn values(&self) -> Values {
+        let tables = [
+            service::SharedSettings::SETTINGS,
+            service::flags::SETTINGS,
+            service::Cors::SETTINGS,
+            control_plane::SETTINGS,
+            runner::SETTINGS,
+            SURROUNDINGS,
+            SETTINGS,
+        ];
+        Values::load(&tables, &["job_types"], self.sources.clone())
+    }
+
+    pub(crate) fn screen(&self, output: Output, color: Color) -> Result<Screen, SettingsError> {
+        let mut values = self.values();
+        let no_color = values.optional_text("NO_COLOR");
+        let force_color = values.optional_text("CLICOLOR_FORCE");
+        values.finish(Screen::new(output, color, no_color.as_deref(), force_color.as_deref()))
+    }
+
+    pub(crate) fn access(&self) -> Result<Access, SettingsError> {
+        let mut values = self.values();
+        values.require("OPS_API_KEY");
+        let url = values.optional_url("OPS_URL").map(|url: Url| url.as_str().trim_end_matches('/').to_owned());
+        let key = values.secret_list("OPS_API_KEY").into_iter().next();
+        if key.as_ref().is_some_and(|key| !key.expose().bytes().all(|byte| byte.is_ascii_graphic())) {
+            values.refuse("OPS_API_KEY", "has letters that no header can bear: set it to printable ASCII");
+        }
+        values.finish(Access { url: url.unwrap_or_default(), key: key.unwrap_or_default() })
+    }
+
+    pub(crate) fn database_url(&self) -> Result<Secret, SettingsError> {
+        let mut values = self.values();
+        let url = values.database_url("DATABASE_URL");
+        values.finish(url)
+    }
+
+    pub(crate) fn optional_database_url(&self) -> Result<Option<Secret>, SettingsError> {
+        if self.values().is_set("DATABASE_URL") { self.database_url().map(Some) } else { Ok(None) }
+    }
+
+    pub(crate) fn surroundings(&self) -> Result<Surroundings, SettingsError> {
+        let mut values = self.values();
+        let surroundings = Surroundings {
+            home: values.path("HOME"),
+            xdg_state_home: values.path("XDG_STATE_HOME"),
+            temp_dir: values.path("TMPDIR").unwrap_or_else(|| PathBuf::from("/tmp")),
+            path: values.path("PATH").map(PathBuf::into_os_string),
+        };
+        values.finish(surroundings)
+    }
+
+    pub(crate) fn handed_on(&self) -> Result<HandedOn, SettingsError> {
+        let mut values = self.values();
+        let texts = ["LANG", "TZ"].map(|name| (name, values.optional_text(name)));
+        let paths = ["PATH", "HOME", "TMPDIR"].map(|name| (name, values.path(name).and_then(|path| path.into_os_string().into_string().ok())));
+        let set = texts.into_iter().chain(paths).filter_map(|(name, value)| Some((name.to_owned(), value?)));
+        let handed_on = HandedOn(set.collect());
+        values.finish(handed_on)
+    }
+
+    /// How much the services of `opsctl dev` log.
+    pub(crate) fn log_level(&self) -> Result<String, SettingsError> {
+        let mut values = self.values();
+        let level = values.text("LOG_LEVEL");
+        values.finish(level)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(pairs: &[(&str, &str)]) -> Settings {
+        Settings::new(None, Environment::from_pairs(pairs.iter().copied()))
+    }
+
+    #[test]
+    fn the_first_of_several_keys_is_used_and_the_address_has_a_default() {
+        let access = settings(&[("OPS_API_KEY", "first, second")]).access().expect("right");
+        assert_eq!((access.url.as_str(), access.key.expose()), ("http://127.0.0.1:8000", "first"));
+    }
+
+    #[test]
+    fn what_is_missing_or_wrong_is_told_at_once_and_without_its_value() {
+        let error = settings(&[("OPS_URL", "canary")]).access().expect_err("wrong").to_string();
+        assert!(error.contains("OPS_URL") && error.contains("OPS_API_KEY"), "{error}");
+        let error = settings(&[("OPS_API_KEY", "canary\u{e9}")]).access().expect_err("wrong").to_string();
+        assert!(!error.contains("canary"), "{error}");
+        assert!(settings(&[]).database_url().is_err());
+    }
+
+    #[test]
+    fn a_command_needs_only_its_own_settings() {
+        assert!(settings(&[]).access().is_err());
+        assert!(settings(&[]).screen(Output::Text, Color::Auto).is_ok());
+        assert!(settings(&[]).optional_database_url().expect("right").is_none());
+    }
+}
