@@ -65,6 +65,8 @@ impl StoreOptions {
 #[derive(Clone, Debug)]
 pub struct Store {
     pool: PgPool,
+    /// A connection that died without a word answers nothing, not even that a statement took too long.
+    patience: Duration,
 }
 
 impl Store {
@@ -96,7 +98,8 @@ impl Store {
             .max_lifetime(Duration::from_secs(1800))
             .idle_timeout(Duration::from_secs(300))
             .connect_lazy_with(connect);
-        Ok(Self { pool })
+        let patience = options.acquire_timeout + options.statement_timeout + Duration::from_secs(1);
+        Ok(Self { pool, patience })
     }
 
     /// Asks the database for a sign of life.

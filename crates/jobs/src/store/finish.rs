@@ -57,18 +57,18 @@ impl Store {
     /// [`StoreError::Refused`] when the result cannot be stored (record a failure instead).
     pub async fn finish(&self, lease: Lease, outcome: Outcome) -> Result<Finished, Unfinished> {
         let ending = Ending::of(outcome);
-        match self.end(lease.key(), &lease.runner_id, &ending).await {
-            Ok(Some(status)) => Ok(Finished {
+        let recorded = async {
+            match self.end(lease.key(), &lease.runner_id, &ending).await? {
+                Some(status) => Ok(status),
+                None => self.after_no_row(&lease, &ending).await,
+            }
+        };
+        let answered = tokio::time::timeout(self.patience, recorded).await;
+        match answered.unwrap_or(Err(StoreError::Unavailable(sqlx::Error::PoolTimedOut))) {
+            Ok(status) => Ok(Finished {
                 job_id: lease.job_id,
                 status,
             }),
-            Ok(None) => match self.after_no_row(&lease, &ending).await {
-                Ok(status) => Ok(Finished {
-                    job_id: lease.job_id,
-                    status,
-                }),
-                Err(error) => Err(Unfinished { lease, error }),
-            },
             Err(error) => Err(Unfinished { lease, error }),
         }
     }
