@@ -1,0 +1,52 @@
+//! The runner's routes: who may ask, what is asked, what is answered. Decides nothing about jobs.
+
+mod run;
+mod view;
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::routing::{any, get, post};
+use axum::{Json, Router};
+use service::{Guard, KeySet, Problem, Readiness, edge, health, limits};
+
+use crate::app::App;
+use crate::error::problem;
+use view::{MetaView, TickView};
+
+/// Every route.
+pub(crate) fn router(app: &Arc<App>, tokens: KeySet) -> Router {
+    let guarded = Router::new()
+        .route("/run", post(run::run))
+        .route("/tick", post(tick))
+        .route("/v1/meta", get(meta))
+        // Also an unknown path tells nothing to who has no token.
+        .route("/", any(nothing))
+        .route("/{*path}", any(nothing));
+    let guarded = limits::with_body_limit(guarded, app.limits.body_bytes);
+    let guarded = limits::with_timeout(guarded, app.limits.request_timeout);
+    let open = health::routes().route("/readyz", get(readyz));
+    let router = open.merge(Guard::runner_token(tokens).protect(guarded));
+    edge::wear(router, None).with_state(Arc::clone(app))
+}
+
+async fn readyz(State(app): State<Arc<App>>) -> Readiness {
+    app.readiness().await
+}
+
+/// Cron's call: housekeeping once, then what is due, up to the free slots.
+async fn tick(State(app): State<Arc<App>>, service::OptionalJson(()): service::OptionalJson<()>) -> Result<Json<TickView>, Problem> {
+    run::refuse_while_draining(&app)?;
+    let swept = crate::housekeeping::tick(&app).await.map_err(problem)?;
+    let claimed = run::claim_due(&app).await?;
+    Ok(Json(TickView { claimed, recovered: swept.recovered, fired: 0 }))
+}
+
+async fn meta(State(app): State<Arc<App>>) -> Json<MetaView> {
+    Json(MetaView::of(&app))
+}
+
+async fn nothing() -> Problem {
+    Problem::not_found("There is nothing at this path.")
+}
+

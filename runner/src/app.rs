@@ -1,0 +1,123 @@
+//! What all parts of a running runner share. It has no loop of its own.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use jobs::{ClaimRequest, RunnerIdentity, RunnerReport, Store, StoreError};
+use service::{Readiness, Stop};
+use tokio::sync::{Mutex, Notify};
+
+use crate::config::Limits;
+use crate::executions::Executions;
+use crate::lease_keeper::Leases;
+use crate::registry::Registry;
+use crate::slots::Slots;
+
+/// Who asks whether it is ready waits no longer.
+const PATIENCE: Duration = Duration::from_millis(2500);
+
+/// One runner.
+#[derive(Debug)]
+pub(crate) struct App {
+    pub(crate) identity: RunnerIdentity,
+    pub(crate) limits: Limits,
+    pub(crate) store: Store,
+    pub(crate) registry: Registry,
+    pub(crate) slots: Slots,
+    pub(crate) leases: Arc<Leases>,
+    pub(crate) executions: Executions,
+    /// Once it is requested, nothing new is taken.
+    pub(crate) stop: Stop,
+    /// One claim of due work at a time; a trigger that finds no slot waits for it, since it holds all that are free.
+    pub(crate) claiming: Mutex<()>,
+    pub(crate) backlog: Backlog,
+}
+
+impl App {
+    pub(crate) fn claim_request(&self) -> ClaimRequest<'_> {
+        ClaimRequest { runner: &self.identity, types: self.registry.terms(), lease: self.limits.lease }
+    }
+
+    /// Writes the runner's own row.
+    pub(crate) async fn report(&self) -> Result<(), StoreError> {
+        let count = |number: usize| i32::try_from(number).unwrap_or(i32::MAX);
+        self.store
+            .report_runner(RunnerReport {
+                runner: &self.identity,
+                version: env!("CARGO_PKG_VERSION"),
+                job_types: self.registry.names(),
+                slots_total: count(self.slots.total()),
+                slots_used: count(self.slots.used()),
+                draining: self.stop.is_requested(),
+            })
+            .await
+    }
+
+    /// Whether it can take work.
+    pub(crate) async fn readiness(&self) -> Readiness {
+        if self.stop.is_requested() {
+            let detail = "The runner is draining: it takes no more work.".to_owned();
+            return Readiness::NotReady { part: "draining", detail };
+        }
+        match tokio::time::timeout(PATIENCE, self.store.schema_status()).await {
+            Ok(Ok(schema)) if schema.is_expected() => Readiness::Ready,
+            Ok(Ok(schema)) => {
+                let detail = format!(
+                    "The database's schema is version {}, expected is {}: run opsctl db migrate.",
+                    schema.current, schema.expected
+                );
+                Readiness::NotReady { part: "schema", detail }
+            }
+            Ok(Err(_)) | Err(_) => {
+                Readiness::NotReady { part: "database", detail: "The database does not answer.".to_owned() }
+            }
+        }
+    }
+
+    /// A runner on a schema that it does not know claims and sweeps nothing.
+    pub(crate) async fn until_ready(&self) {
+        let mut told = false;
+        while let Readiness::NotReady { part, detail } = self.readiness().await {
+            if !told {
+                tracing::warn!(event = "not_ready", part, detail);
+                told = true;
+            }
+            tokio::select! {
+                () = self.stop.requested() => return,
+                () = tokio::time::sleep(Duration::from_secs(1)) => {}
+            }
+        }
+    }
+}
+
+/// Whether due work may be waiting for a slot, and the bell that says that it is time to look.
+#[derive(Debug, Default)]
+pub(crate) struct Backlog {
+    may_wait: AtomicBool,
+    look: Notify,
+}
+
+impl Backlog {
+    /// Notes whether something may be waiting.
+    pub(crate) fn note(&self, may_wait: bool) {
+        self.may_wait.store(may_wait, Ordering::Relaxed);
+    }
+
+    /// A slot is free again: worth a look if something may be waiting.
+    pub(crate) fn slot_freed(&self) {
+        if self.may_wait.load(Ordering::Relaxed) {
+            self.look.notify_one();
+        }
+    }
+
+    /// Work has become due.
+    pub(crate) fn work_arrived(&self) {
+        self.look.notify_one();
+    }
+
+    /// Ends when it is time to look.
+    pub(crate) async fn time_to_look(&self) {
+        self.look.notified().await;
+    }
+}

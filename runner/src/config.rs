@@ -1,0 +1,226 @@
+//! Everything that the runner can be told, read once and checked all at once. No other file reads a setting.
+
+mod child_environment;
+mod job_types;
+
+pub(crate) use job_types::{CommandLine, DeclaredType, DeclaredWork, HttpCall};
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use jobs::Name;
+use service::settings::{Fallback, Kind, Setting, SettingsError, SharedSettings, Sources, Values};
+use service::{KeySet, TlsFiles};
+
+/// The runner's own settings; it has the shared ones and the flags beside them.
+pub const SETTINGS: &[Setting] = &[
+    Setting::new("RUNNER_TOKEN", Kind::SecretList, Fallback::Required, "accepted tokens, comma-separated (rotation)"),
+    Setting::new(
+        "RUNNER_ALLOWLIST",
+        Kind::List,
+        Fallback::Is("nearsight_collect_refresh,captorator_compose,metrics_refresh"),
+        "job types it may run; exact match, case-sensitive",
+    ),
+    Setting::new("RUNNER_BIND", Kind::Address, Fallback::Is("127.0.0.1:8010"), "where it listens"),
+    Setting::new("RUNNER_TLS_CERT", Kind::Path, Fallback::Unset, "certificate chain (PEM): serve HTTPS itself"),
+    Setting::new("RUNNER_TLS_KEY", Kind::Path, Fallback::RequiredWhen("with RUNNER_TLS_CERT"), "its private key (PEM)"),
+    Setting::new("RUNNER_ID", Kind::Text, Fallback::Means("host name and a random part"), "its name, one of its own a runner"),
+    Setting::new("RUNNER_CONCURRENCY", Kind::Integer(1, 1000), Fallback::Is("4"), "jobs at work"),
+    Setting::new(
+        "RUNNER_QUEUE_TIMEOUT_SECONDS",
+        Kind::Seconds(0, 300),
+        Fallback::Is("0"),
+        "how long a trigger waits for a slot before it is answered 429; the job stays queued",
+    ),
+    Setting::new(
+        "RUNNER_POLL_INTERVAL_SECONDS",
+        Kind::Seconds(0, 3600),
+        Fallback::Is("5"),
+        "how often it looks for due jobs when nothing woke it; `0`: only when triggered or called by cron",
+    ),
+    Setting::new(
+        "RUNNER_LEASE_SECONDS",
+        Kind::Seconds(1, 3600),
+        Fallback::Is("30"),
+        "a claim is good for so long; renewed at a third of it",
+    ),
+    Setting::new(
+        "RUNNER_DRAIN_SECONDS",
+        Kind::Seconds(0, 86_400),
+        Fallback::Is("30"),
+        "after SIGTERM: take no more, let jobs finish so long, hand the rest back",
+    ),
+    Setting::new(
+        "RUNNER_REQUEST_TIMEOUT_SECONDS",
+        Kind::Seconds(1, 86_400),
+        Fallback::Is("60"),
+        "no request takes longer; over it 408",
+    ),
+    Setting::new(
+        "RUNNER_MAX_UPLOAD_BYTES",
+        Kind::Integer(1, u64::MAX),
+        Fallback::Is("26214400"),
+        "over it: 413; JSON bodies end at a mebibyte already",
+    ),
+    Setting::new(
+        "RUNNER_WORK_DIR",
+        Kind::Path,
+        Fallback::Means("a private temporary folder"),
+        "where each run has its folder, removed after it",
+    ),
+    Setting::new("RUNNER_DEBUG_ARTIFACTS", Kind::Switch, Fallback::Is("0"), "`1`: run folders are kept"),
+    Setting::new("TMPDIR", Kind::Path, Fallback::Is("/tmp"), "where the private temporary folder is made"),
+    Setting::new(
+        "PATH",
+        Kind::Text,
+        Fallback::Is("/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"),
+        "handed on to commands",
+    ),
+    Setting::new("HOME", Kind::Text, Fallback::Unset, "handed on to commands"),
+    Setting::new("LANG", Kind::Text, Fallback::Unset, "handed on to commands"),
+    Setting::new("TZ", Kind::Text, Fallback::Unset, "handed on to commands"),
+];
+
+/// A JSON body is never larger.
+const LARGEST_JSON: u64 = 1024 * 1024;
+
+/// A checked configuration.
+#[derive(Debug)]
+pub struct Config {
+    /// What every service is told.
+    pub shared: SharedSettings,
+    pub(crate) tokens: KeySet,
+    pub(crate) bind: SocketAddr,
+    pub(crate) tls: Option<TlsFiles>,
+    pub(crate) runner_id: String,
+    pub(crate) allowlist: BTreeSet<Name>,
+    pub(crate) limits: Limits,
+    pub(crate) folders: Folders,
+    pub(crate) child_environment: Vec<(String, String)>,
+    pub(crate) job_types: Vec<DeclaredType>,
+}
+
+/// How much, and how long.
+#[derive(Clone, Debug)]
+pub(crate) struct Limits {
+    pub(crate) slots: usize,
+    pub(crate) queue_timeout: Duration,
+    /// `None`: it never looks for work by itself.
+    pub(crate) poll_interval: Option<Duration>,
+    pub(crate) lease: Duration,
+    pub(crate) drain: Duration,
+    pub(crate) request_timeout: Duration,
+    pub(crate) body_bytes: u64,
+}
+
+/// Where runs have their folders.
+#[derive(Clone, Debug)]
+pub(crate) struct Folders {
+    /// `None`: a private one below `temporary`.
+    pub(crate) work: Option<PathBuf>,
+    pub(crate) temporary: PathBuf,
+    pub(crate) after_run: AfterRun,
+}
+
+/// What becomes of a run's folder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum AfterRun {
+    Remove,
+    Keep,
+}
+
+impl Config {
+    /// Reads and checks every setting.
+    ///
+    /// # Errors
+    /// Names every wrong setting at once, none by its value.
+    pub fn load(sources: Sources) -> Result<Self, SettingsError> {
+        let tables = [SharedSettings::SETTINGS, service::flags::SETTINGS, SETTINGS];
+        let mut values = Values::load(&tables, &["job_types"], sources);
+        let config = Self {
+            shared: SharedSettings::read(&mut values),
+            tokens: KeySet::new(&values.secret_list("RUNNER_TOKEN")),
+            bind: values.bind_address("RUNNER_BIND"),
+            tls: tls(&mut values),
+            runner_id: runner_id(&mut values),
+            allowlist: allowlist(&mut values),
+            limits: limits(&mut values),
+            folders: folders(&mut values),
+            child_environment: child_environment::read(&mut values),
+            job_types: job_types::read(&mut values),
+        };
+        values.finish(config)
+    }
+
+    /// How the runner calls itself.
+    pub fn runner_id(&self) -> &str {
+        &self.runner_id
+    }
+}
+
+fn tls(values: &mut Values) -> Option<TlsFiles> {
+    let cert = values.path("RUNNER_TLS_CERT");
+    let key = values.path("RUNNER_TLS_KEY");
+    match (cert, key) {
+        (Some(cert), Some(key)) => Some(TlsFiles { cert, key }),
+        (Some(_), None) => {
+            values.require("RUNNER_TLS_KEY");
+            None
+        }
+        (None, Some(_)) => {
+            values.refuse("RUNNER_TLS_CERT", "is required with RUNNER_TLS_KEY: set it");
+            None
+        }
+        (None, None) => None,
+    }
+}
+
+fn runner_id(values: &mut Values) -> String {
+    let Some(id) = values.optional_text("RUNNER_ID") else {
+        let host = rustix::system::uname();
+        return format!("{}-{}", host.nodename().to_string_lossy(), service::ids::random_hex::<4>());
+    };
+    if id.len() > 128 || !id.bytes().all(|byte| byte.is_ascii_graphic()) {
+        values.refuse("RUNNER_ID", "is no name: set it to at most 128 printable ASCII characters without spaces");
+    }
+    id
+}
+
+fn allowlist(values: &mut Values) -> BTreeSet<Name> {
+    let mut names = BTreeSet::new();
+    for item in values.list("RUNNER_ALLOWLIST") {
+        match item.parse() {
+            Ok(name) => {
+                names.insert(name);
+            }
+            Err(why) => values.refuse("RUNNER_ALLOWLIST", format!("holds what is no job type: each {why}")),
+        }
+    }
+    names
+}
+
+fn limits(values: &mut Values) -> Limits {
+    let poll_interval = values.seconds("RUNNER_POLL_INTERVAL_SECONDS");
+    Limits {
+        slots: values.integer("RUNNER_CONCURRENCY"),
+        queue_timeout: values.seconds("RUNNER_QUEUE_TIMEOUT_SECONDS"),
+        poll_interval: (!poll_interval.is_zero()).then_some(poll_interval),
+        lease: values.seconds("RUNNER_LEASE_SECONDS"),
+        drain: values.seconds("RUNNER_DRAIN_SECONDS"),
+        request_timeout: values.seconds("RUNNER_REQUEST_TIMEOUT_SECONDS"),
+        body_bytes: values.integer::<u64>("RUNNER_MAX_UPLOAD_BYTES").min(LARGEST_JSON),
+    }
+}
+
+fn folders(values: &mut Values) -> Folders {
+    Folders {
+        work: values.path("RUNNER_WORK_DIR"),
+        temporary: values.path("TMPDIR").unwrap_or_default(),
+        after_run: if values.switch("RUNNER_DEBUG_ARTIFACTS") { AfterRun::Keep } else { AfterRun::Remove },
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,127 @@
+//! The errors of this crate, and what a caller over HTTP hears of the store's.
+
+use std::error::Error;
+use std::fmt;
+use std::io;
+use std::time::Duration;
+
+use jobs::StoreError;
+use service::{Problem, ServeError};
+
+/// Why a handler did not succeed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum JobError {
+    /// Worth another attempt, if one is left.
+    Retry(String),
+    /// Final.
+    Fail(String),
+}
+
+impl JobError {
+    /// A failure that is worth another attempt.
+    pub fn retry(why: impl fmt::Display) -> Self {
+        Self::Retry(why.to_string())
+    }
+
+    /// A failure for good.
+    pub fn fail(why: impl fmt::Display) -> Self {
+        Self::Fail(why.to_string())
+    }
+}
+
+impl fmt::Display for JobError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Retry(why) | Self::Fail(why) => f.write_str(why),
+        }
+    }
+}
+
+impl Error for JobError {}
+
+/// Why a runner did not start, or ended by itself.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum StartError {
+    /// Job types that cannot be offered, each with the reason.
+    JobTypes(Vec<String>),
+    /// The store cannot be set up.
+    Store(StoreError),
+    /// The folder for runs cannot be made.
+    WorkDir(io::Error),
+    /// The client for `http` job types cannot be made.
+    HttpClient(reqwest::Error),
+    /// The address cannot be served.
+    Serve(ServeError),
+    /// The thread that keeps the leases cannot be started.
+    LeaseKeeper(io::Error),
+    /// Signals cannot be listened for.
+    Signals(io::Error),
+    /// A part of the runner ended before its time; its name.
+    PartEnded(&'static str),
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::JobTypes(faults) => write!(f, "these job types cannot be offered: {}", faults.join("; ")),
+            Self::Store(_) => f.write_str("cannot set up the store"),
+            Self::WorkDir(_) => f.write_str("cannot make the folder for runs (RUNNER_WORK_DIR)"),
+            Self::HttpClient(_) => f.write_str("cannot make a client for http job types"),
+            Self::Serve(_) => f.write_str("cannot serve"),
+            Self::LeaseKeeper(_) => f.write_str("cannot start the lease keeper"),
+            Self::Signals(_) => f.write_str("cannot listen for signals"),
+            Self::PartEnded(part) => write!(f, "the {part} ended before its time"),
+        }
+    }
+}
+
+impl Error for StartError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::Store(cause) => Some(cause),
+            Self::WorkDir(cause) | Self::LeaseKeeper(cause) | Self::Signals(cause) => Some(cause),
+            Self::HttpClient(cause) => Some(cause),
+            Self::Serve(cause) => Some(cause),
+            Self::JobTypes(_) | Self::PartEnded(_) => None,
+        }
+    }
+}
+
+/// What a caller hears of an error of the store.
+pub(crate) fn problem(error: StoreError) -> Problem {
+    match error {
+        StoreError::NotFound(_) => Problem::not_found("There is no such job."),
+        StoreError::WrongStatus { job_id, status } => {
+            Problem::conflict(format!("The job is {status}; only queued jobs are taken."))
+                .with_member("job_id", job_id.to_string())
+                .with_member("job_status", status.as_str())
+        }
+        StoreError::NotDue(id) => {
+            Problem::conflict("The job is not due yet; it waits for its run_at.").with_member("job_id", id.to_string())
+        }
+        StoreError::ConcurrencyReached(id) => {
+            Problem::conflict("As many jobs of this type run as may; this one stays queued.")
+                .with_member("job_id", id.to_string())
+        }
+        StoreError::WrongType(id) => {
+            Problem::forbidden("This runner does not take jobs of this type.").with_member("job_id", id.to_string())
+        }
+        StoreError::IdempotencyConflict(id) => {
+            Problem::unprocessable("This Idempotency-Key stands for another request; use a new one.")
+                .with_member("job_id", id.to_string())
+        }
+        StoreError::Refused(why) => Problem::unprocessable(why),
+        StoreError::Unavailable(cause) => {
+            tracing::warn!(event = "database_unavailable", error = %cause);
+            Problem::unavailable("The database does not answer; try again.", Duration::from_secs(2))
+        }
+        StoreError::LeaseLost(_) | StoreError::Internal(_) => internal(&error),
+    }
+}
+
+fn internal(error: &StoreError) -> Problem {
+    let cause = error.source().map(ToString::to_string);
+    tracing::error!(event = "store_failed", %error, cause);
+    Problem::internal()
+}

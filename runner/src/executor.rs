@@ -1,0 +1,210 @@
+//! Runs one leased job to its recorded end: handler, deadline and bell side by side, then the finish, again and again
+//! until it is committed or the lease is another's. It renews nothing: the lease keeper does.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use jobs::{Finished, Lease, LeasedJob, Outcome, StoreError};
+use tokio::task::JoinSet;
+
+use crate::app::App;
+use crate::context::Context;
+use crate::interruption::{Bell, Interruption};
+use crate::lease_keeper::Held;
+use crate::output::Output;
+use crate::registry::JobType;
+use crate::slots::Slot;
+
+/// What killing takes beside the grace: reading what is left, and telling.
+const AFTER_GRACE: Duration = Duration::from_secs(5);
+/// How long the finish waits for output that is still to be stored.
+const LAST_OUTPUT: Duration = Duration::from_secs(5);
+/// The finish is tried again after so long, doubled each time up to the second figure.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// Runs the job; whatever happens, its lease is spent or left to run out, and its slot is free at the end.
+pub(crate) async fn execute(app: Arc<App>, slot: Slot, leased: LeasedJob, held: Held) {
+    let begun = Instant::now();
+    let LeasedJob { lease, job_type: name, payload, timeout, .. } = leased;
+    let (job_id, attempt, fence) = (lease.job_id(), lease.attempt(), lease.fence());
+    tracing::info!(event = "job_started", %job_id, job_type = %name, attempt, fence);
+    let (outcome, limited) = match app.registry.get(&name) {
+        Ok(job_type) => {
+            let context = Context {
+                key: lease.key(),
+                job_type: name.clone(),
+                timeout,
+                store: app.store.clone(),
+                output: Arc::new(Output::new()),
+                bell: held.bell.clone(),
+            };
+            (attempt_once(job_type, context, payload).await, job_type.terms.concurrency.is_some())
+        }
+        // Cannot be: only terms that the registry gave out are claimed.
+        Err(why) => (Outcome::Failed(format!("this runner does not take the job type: {why:?}")), false),
+    };
+    let word = word(&outcome);
+    let duration_ms = begun.elapsed().as_secs_f64() * 1000.0;
+    match finish(&app, lease, outcome).await {
+        Ok(finished) => {
+            let status = finished.status.as_str();
+            tracing::info!(event = "job_finished", %job_id, job_type = %name, attempt, fence, outcome = word, status, duration_ms);
+        }
+        Err(error) => {
+            tracing::warn!(event = "job_not_finished", %job_id, job_type = %name, attempt, fence, outcome = word, duration_ms, %error);
+        }
+    }
+    drop(held);
+    drop(slot);
+    if limited {
+        // Another job of the type may be claimed now.
+        app.backlog.note(true);
+    }
+    app.backlog.slot_freed();
+}
+
+/// Runs the handler, and stores what it prints beside it.
+async fn attempt_once(job_type: &JobType, context: Context, payload: serde_json::Value) -> Outcome {
+    let faults = job_type.faults(&payload);
+    if !faults.is_empty() {
+        let faults: Vec<String> = faults.iter().map(|fault| format!("{} {}", fault.field, fault.detail)).collect();
+        return Outcome::Failed(format!("payload does not match the job type's schema: {}", faults.join("; ")));
+    }
+    let (output, bell, timeout) = (Arc::clone(&context.output), context.bell.clone(), context.timeout);
+    let mut storing = JoinSet::new();
+    let (of_task, store, key) = (Arc::clone(&output), context.store.clone(), context.key);
+    storing.spawn(async move { of_task.store_as_it_comes(&store, key).await });
+    let mut handler = JoinSet::new();
+    handler.spawn(Arc::clone(&job_type.work).work(context, payload));
+    let outcome = watch(&mut handler, &bell, timeout).await;
+    output.close();
+    if tokio::time::timeout(LAST_OUTPUT, storing.join_next()).await.is_err() {
+        tracing::warn!(event = "log_not_stored", job_id = %key.job_id, "the end of the output is lost");
+    }
+    outcome
+}
+
+/// Waits for the handler, its deadline or the bell. What rings first decides how the attempt has ended.
+async fn watch(handler: &mut JoinSet<Outcome>, bell: &Bell, timeout: Option<Duration>) -> Outcome {
+    let deadline = async {
+        match timeout {
+            Some(limit) => {
+                tokio::time::sleep(limit).await;
+                limit
+            }
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        biased;
+        outcome = ended(handler) => return outcome,
+        _ = bell.heard() => {}
+        limit = deadline => bell.ring(Interruption::TimedOut(limit)),
+    }
+    let why = bell.heard().await;
+    if tokio::time::timeout(why.grace() + AFTER_GRACE, ended(handler)).await.is_err() {
+        handler.abort_all();
+        if tokio::time::timeout(AFTER_GRACE, ended(handler)).await.is_err() {
+            tracing::error!(event = "handler_does_not_end", "a handler blocks its thread and cannot be stopped");
+        }
+    }
+    bell.rung().unwrap_or(why).outcome()
+}
+
+async fn ended(handler: &mut JoinSet<Outcome>) -> Outcome {
+    match handler.join_next().await {
+        Some(Ok(outcome)) => outcome,
+        Some(Err(error)) if error.is_panic() => Outcome::Failed("the handler panicked".to_owned()),
+        Some(Err(_)) | None => Outcome::Retry("the handler was cut off".to_owned()),
+    }
+}
+
+/// Records the outcome, however long the database is away, unless the runner has to leave at once.
+async fn finish(app: &App, mut lease: Lease, mut outcome: Outcome) -> Result<Finished, StoreError> {
+    let mut pause = FIRST_PAUSE;
+    loop {
+        let unfinished = match app.store.finish(lease, outcome.clone()).await {
+            Ok(finished) => return Ok(finished),
+            Err(unfinished) => unfinished,
+        };
+        lease = unfinished.lease;
+        match unfinished.error {
+            StoreError::Unavailable(cause) => {
+                tracing::warn!(event = "finish_failed", job_id = %lease.job_id(), error = %cause, "trying again");
+                tokio::select! {
+                    () = tokio::time::sleep(pause) => {}
+                    () = app.stop.at_once() => return Err(StoreError::Unavailable(cause)),
+                }
+                pause = (pause * 2).min(LONGEST_PAUSE);
+            }
+            StoreError::Refused(why) if matches!(outcome, Outcome::Succeeded(_)) => {
+                outcome = Outcome::Failed(format!("result could not be stored: {why}"));
+            }
+            error => return Err(error),
+        }
+    }
+}
+
+fn word(outcome: &Outcome) -> &'static str {
+    match outcome {
+        Outcome::Succeeded(_) => "succeeded",
+        Outcome::Retry(_) => "retry",
+        Outcome::Failed(_) => "failed",
+        Outcome::Aborted => "aborted",
+        Outcome::Released => "released",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LONG: Duration = Duration::from_secs(60);
+
+    async fn watched(work: impl Future<Output = Outcome> + Send + 'static, bell: &Bell, timeout: Duration) -> Outcome {
+        let mut handler = JoinSet::new();
+        handler.spawn(work);
+        watch(&mut handler, bell, Some(timeout)).await
+    }
+
+    #[tokio::test]
+    async fn a_handler_that_ends_decides_for_itself() {
+        let ended = watched(async { Outcome::Failed("x".to_owned()) }, &Bell::new(), LONG).await;
+        assert_eq!(ended, Outcome::Failed("x".to_owned()));
+    }
+
+    #[tokio::test]
+    async fn a_handler_that_panics_has_failed() {
+        let ended = watched(async { panic!("a mistake") }, &Bell::new(), LONG).await;
+        assert_eq!(ended, Outcome::Failed("the handler panicked".to_owned()));
+    }
+
+    #[tokio::test]
+    async fn the_first_reason_to_stop_decides_whatever_the_handler_then_says() {
+        let bell = Bell::new();
+        let of_handler = bell.clone();
+        let work = async move {
+            of_handler.ring(Interruption::Aborted);
+            of_handler.heard().await;
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            Outcome::Succeeded(serde_json::Value::Null)
+        };
+        assert_eq!(watched(work, &bell, LONG).await, Outcome::Aborted);
+    }
+
+    #[tokio::test]
+    async fn a_handler_that_overstays_is_told_and_may_clean_up() {
+        let bell = Bell::new();
+        let of_handler = bell.clone();
+        let (tell, told) = tokio::sync::oneshot::channel();
+        let work = async move {
+            let _ = tell.send(of_handler.heard().await);
+            Outcome::Released
+        };
+        let limit = Duration::from_millis(1);
+        let ended = watched(work, &bell, limit).await;
+        assert_eq!(ended, Outcome::Retry("timed out after 0 s".to_owned()));
+        assert_eq!(told.await, Ok(Interruption::TimedOut(limit)));
+    }
+}

@@ -1,0 +1,67 @@
+//! What any runner does for the fleet, and none has to lead: takes back the jobs of lost runners, and tells that it lives.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jobs::{StoreError, Swept};
+
+use crate::app::App;
+
+/// A runner that never looks by itself still tells that it lives.
+const REPORT_EVERY: Duration = Duration::from_secs(5);
+const SHORTEST: Duration = Duration::from_secs(1);
+/// A connection may die without a word.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Keeps house until it is cut off, which is safe at any point.
+pub(crate) async fn keep_house(app: Arc<App>) {
+    app.until_ready().await;
+    let mut away = false;
+    loop {
+        match tokio::time::timeout(PATIENCE, once(&app)).await {
+            Ok(Ok(())) if away => {
+                tracing::info!(event = "database_back");
+                away = false;
+            }
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                tracing::warn!(event = "housekeeping_failed", %error);
+                away = true;
+            }
+            Err(_) => {
+                tracing::warn!(event = "housekeeping_failed", "the database did not answer");
+                away = true;
+            }
+        }
+        tokio::time::sleep(app.limits.poll_interval.unwrap_or(REPORT_EVERY).max(SHORTEST)).await;
+    }
+}
+
+/// What the runner does by itself: one that never looks for work leaves the rest to whoever calls it.
+async fn once(app: &App) -> Result<(), StoreError> {
+    if app.limits.poll_interval.is_none() {
+        return app.report().await;
+    }
+    if tick(app).await?.recovered > 0 {
+        app.backlog.work_arrived();
+    }
+    Ok(())
+}
+
+/// Does it all once.
+///
+/// # Errors
+/// When the database does not answer.
+pub(crate) async fn tick(app: &App) -> Result<Swept, StoreError> {
+    app.report().await?;
+    let swept = app.store.sweep(&format!("sweep:{}", app.identity.id)).await?;
+    if swept != Swept::default() {
+        tracing::info!(
+            event = "swept",
+            recovered = swept.recovered,
+            expired = swept.expired,
+            forgotten = swept.forgotten
+        );
+    }
+    Ok(swept)
+}

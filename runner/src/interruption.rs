@@ -1,0 +1,104 @@
+//! Why a running attempt is to end before its handler does, and the bell that says so. Ends nothing itself.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jobs::Outcome;
+use tokio::sync::watch;
+
+/// How long a handler may clean up after it was asked to end.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// Why an attempt is cut short.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Interruption {
+    /// Somebody asked for it.
+    Aborted,
+    /// It took longer than it may.
+    TimedOut(Duration),
+    /// The runner is shutting down and waits no longer.
+    Draining,
+    /// Its lease could not be renewed in time and is about to end.
+    LeaseEnding,
+    /// Its lease is another's by now.
+    LeaseLost,
+}
+
+impl Interruption {
+    /// How long the work may take to end by itself; without a lease it may not.
+    pub(crate) fn grace(self) -> Duration {
+        match self {
+            Self::Aborted | Self::TimedOut(_) | Self::Draining => GRACE,
+            Self::LeaseEnding | Self::LeaseLost => Duration::ZERO,
+        }
+    }
+
+    /// How an attempt that was cut short has ended.
+    pub(crate) fn outcome(self) -> Outcome {
+        match self {
+            Self::Aborted => Outcome::Aborted,
+            Self::TimedOut(limit) => Outcome::Retry(format!("timed out after {} s", limit.as_secs())),
+            Self::Draining => Outcome::Released,
+            Self::LeaseEnding => {
+                Outcome::Retry("the runner could not renew its lease in time and stopped the work".to_owned())
+            }
+            // Offered all the same, so that the refusal is noted with the job.
+            Self::LeaseLost => Outcome::Retry("the runner had lost its lease and stopped the work".to_owned()),
+        }
+    }
+}
+
+/// The bell of one attempt: rung at most once for one reason, heard by everyone who works on it.
+#[derive(Clone, Debug)]
+pub(crate) struct Bell(Arc<watch::Sender<Option<Interruption>>>);
+
+impl Bell {
+    pub(crate) fn new() -> Self {
+        Self(Arc::new(watch::Sender::new(None)))
+    }
+
+    /// The first reason stays, except that a lost lease outranks whatever came before.
+    pub(crate) fn ring(&self, why: Interruption) {
+        self.0.send_if_modified(|rung| {
+            let rings = rung.is_none() || (why == Interruption::LeaseLost && *rung != Some(why));
+            if rings {
+                *rung = Some(why);
+            }
+            rings
+        });
+    }
+
+    pub(crate) fn rung(&self) -> Option<Interruption> {
+        *self.0.borrow()
+    }
+
+    /// Ends when it is rung.
+    pub(crate) async fn heard(&self) -> Interruption {
+        let mut receiver = self.0.subscribe();
+        loop {
+            if let Some(why) = *receiver.borrow_and_update() {
+                return why;
+            }
+            if receiver.changed().await.is_err() {
+                // Cannot be while we hold the sender; nothing more will ever ring.
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_first_reason_stays_unless_the_lease_is_lost() {
+        let bell = Bell::new();
+        assert_eq!(bell.rung(), None);
+        bell.ring(Interruption::Aborted);
+        bell.ring(Interruption::Draining);
+        assert_eq!(bell.heard().await, Interruption::Aborted);
+        bell.ring(Interruption::LeaseLost);
+        assert_eq!(bell.clone().heard().await, Interruption::LeaseLost);
+    }
+}

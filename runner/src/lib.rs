@@ -1,0 +1,31 @@
+#![doc = include_str!("../README.md")]
+
+mod api;
+mod app;
+mod builder;
+mod config;
+mod context;
+mod dispatcher;
+mod error;
+mod events_file;
+mod executions;
+mod executor;
+mod handlers;
+mod housekeeping;
+mod interruption;
+mod lease_keeper;
+mod lines;
+mod output;
+mod payload_schema;
+mod process;
+mod registry;
+mod run_folder;
+mod running;
+mod slots;
+
+pub use builder::{Builder, Runner};
+pub use config::{Config, SETTINGS};
+pub use context::Context;
+pub use error::{JobError, StartError};
+pub use handlers::{Handler, Handlers, Terms};
+pub use running::{RunningRunner, start};

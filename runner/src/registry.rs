@@ -1,0 +1,180 @@
+//! The job types that this runner takes, and why it takes no others. The one place that answers "may this run here?".
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::sync::Arc;
+
+use jobs::{Name, Store, TypeTerms};
+use serde_json::Value;
+use service::{FieldError, Flag, Flags, Problem};
+
+use crate::config::{Config, DeclaredType, DeclaredWork};
+use crate::error::StartError;
+use crate::handlers::command::Command;
+use crate::handlers::http::{Http, USUAL_LIMIT};
+use crate::handlers::metrics_refresh::{self, MetricsRefresh};
+use crate::handlers::{Added, Handlers, Work};
+use crate::payload_schema::PayloadSchema;
+use crate::run_folder::WorkDir;
+
+/// A job type and what runs it.
+pub(crate) struct JobType {
+    pub(crate) terms: TypeTerms,
+    pub(crate) work: Arc<dyn Work>,
+    schema: Option<PayloadSchema>,
+}
+
+impl JobType {
+    /// What is wrong with a payload; empty when it fits.
+    pub(crate) fn faults(&self, payload: &Value) -> Vec<FieldError> {
+        self.schema.as_ref().map(|schema| schema.faults(payload)).unwrap_or_default()
+    }
+}
+
+/// Why a job type is not taken here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NotTaken {
+    NotInAllowlist,
+    NoHandler,
+    FlagOff(Flag),
+}
+
+impl From<NotTaken> for Problem {
+    fn from(why: NotTaken) -> Self {
+        match why {
+            NotTaken::NotInAllowlist => Self::forbidden("This job type is not in the runner's allowlist."),
+            NotTaken::NoHandler => Self::forbidden("This runner has no handler for this job type."),
+            NotTaken::FlagOff(flag) => {
+                Self::forbidden(format!("This job type is switched off; {} would switch it on.", flag.name()))
+            }
+        }
+    }
+}
+
+/// All of them.
+pub(crate) struct Registry {
+    taken: BTreeMap<Name, JobType>,
+    terms: Vec<TypeTerms>,
+    names: Vec<String>,
+    allowlist: BTreeSet<Name>,
+    flags: Flags,
+}
+
+impl fmt::Debug for Registry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Registry").field(&self.names).finish()
+    }
+}
+
+impl Registry {
+    /// Brings built-in, declared and added types together, and keeps those that are allowed and switched on.
+    pub(crate) fn new(
+        config: &mut Config,
+        handlers: Handlers,
+        store: &Store,
+        work_dir: &Arc<WorkDir>,
+    ) -> Result<Self, StartError> {
+        let mut known = built_in(store)?;
+        let mut faults = Vec::new();
+        let inherited: Arc<[_]> = config.child_environment.clone().into();
+        let mut offered = Vec::new();
+        for table in std::mem::take(&mut config.job_types) {
+            offered.push(declared(table, &inherited, work_dir)?);
+        }
+        for handler in handlers.0 {
+            match added(handler) {
+                Ok(job_type) => offered.push(job_type),
+                Err(fault) => faults.push(fault),
+            }
+        }
+        for job_type in offered {
+            let name = job_type.terms.job_type.clone();
+            if known.contains_key(&name) {
+                faults.push(format!("{name} has two handlers"));
+            }
+            known.insert(name, job_type);
+        }
+        if !faults.is_empty() {
+            return Err(StartError::JobTypes(faults));
+        }
+        Ok(Self::allowed(known, config.allowlist.clone(), config.shared.flags))
+    }
+
+    fn allowed(known: BTreeMap<Name, JobType>, allowlist: BTreeSet<Name>, flags: Flags) -> Self {
+        let mut taken = BTreeMap::new();
+        for (name, job_type) in known {
+            if !allowlist.contains(&name) {
+                if Flag::of_job_type(name.as_str()).is_none() {
+                    tracing::warn!(event = "job_type_not_allowed", job_type = %name, "has a handler but is not in RUNNER_ALLOWLIST");
+                }
+            } else if flags.allow_job_type(name.as_str()) {
+                taken.insert(name, job_type);
+            }
+        }
+        let terms: Vec<TypeTerms> = taken.values().map(|job_type| job_type.terms.clone()).collect();
+        let names = taken.keys().map(Name::to_string).collect();
+        Self { taken, terms, names, allowlist, flags }
+    }
+
+    /// The type, or why it is not taken. Names are compared byte by byte.
+    pub(crate) fn get(&self, name: &Name) -> Result<&JobType, NotTaken> {
+        if !self.allowlist.contains(name) {
+            return Err(NotTaken::NotInAllowlist);
+        }
+        match (Flag::of_job_type(name.as_str()), self.taken.get(name)) {
+            (Some(flag), _) if !self.flags.is_on(flag) => Err(NotTaken::FlagOff(flag)),
+            (_, Some(job_type)) => Ok(job_type),
+            (_, None) => Err(NotTaken::NoHandler),
+        }
+    }
+
+    pub(crate) fn terms(&self) -> &[TypeTerms] {
+        &self.terms
+    }
+
+    pub(crate) fn names(&self) -> &[String] {
+        &self.names
+    }
+}
+
+fn built_in(store: &Store) -> Result<BTreeMap<Name, JobType>, StartError> {
+    let fault = |why: String| StartError::JobTypes(vec![why]);
+    let name: Name = metrics_refresh::NAME.parse().map_err(|why| fault(format!("a built-in type {why}")))?;
+    let schema = PayloadSchema::new(&metrics_refresh::schema()).map_err(fault)?;
+    let job_type = JobType {
+        terms: TypeTerms::new(name.clone()),
+        work: Arc::new(MetricsRefresh { store: store.clone() }),
+        schema: Some(schema),
+    };
+    Ok(BTreeMap::from([(name, job_type)]))
+}
+
+fn declared(
+    declared: DeclaredType,
+    inherited: &Arc<[(String, String)]>,
+    work_dir: &Arc<WorkDir>,
+) -> Result<JobType, StartError> {
+    let work: Arc<dyn Work> = match declared.work {
+        DeclaredWork::Command(line) => {
+            Arc::new(Command { line, inherited: Arc::clone(inherited), work_dir: Arc::clone(work_dir) })
+        }
+        DeclaredWork::Http(call) => {
+            let agent = concat!("ops-jobs-runner/", env!("CARGO_PKG_VERSION"));
+            let client = service::http_client::client(USUAL_LIMIT, agent).map_err(StartError::HttpClient)?;
+            Arc::new(Http { client, call })
+        }
+    };
+    Ok(JobType { terms: declared.terms, work, schema: declared.schema })
+}
+
+fn added(added: Added) -> Result<JobType, String> {
+    let job_type: Name = added.job_type.parse().map_err(|why| format!("{:?} {why}", added.job_type))?;
+    let timeout_seconds = added.terms.timeout.map(|limit| i32::try_from(limit.as_secs()).unwrap_or(i32::MAX));
+    let terms = TypeTerms {
+        job_type,
+        max_attempts: i32::from(added.terms.max_attempts),
+        timeout_seconds,
+        concurrency: added.terms.concurrency.map(i32::from),
+    };
+    Ok(JobType { terms, work: added.work, schema: None })
+}

@@ -1,0 +1,202 @@
+//! The private folder of one run: what a command is given, and where it leaves its result. Removed after the run.
+
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use jobs::LeaseKey;
+use rustix::fs::OFlags;
+use serde_json::Value;
+
+use crate::config::{AfterRun, Folders};
+
+/// The largest result file that is read.
+const LARGEST_RESULT: u64 = 1024 * 1024;
+/// Counting what was left in the artifacts folder ends here.
+const MOST_COUNTED: usize = 10_000;
+
+/// Where runs have their folders.
+#[derive(Debug)]
+pub(crate) struct WorkDir {
+    path: PathBuf,
+    after_run: AfterRun,
+    private: bool,
+}
+
+impl WorkDir {
+    /// Makes the folder of all runs ready.
+    pub(crate) fn prepare(folders: &Folders) -> io::Result<Self> {
+        let private = folders.work.is_none();
+        let path = match &folders.work {
+            Some(path) => path.clone(),
+            None => folders.temporary.join(format!("ops-runner-{}", service::ids::random_hex::<8>())),
+        };
+        DirBuilder::new().mode(0o700).recursive(!private).create(&path)?;
+        Ok(Self { path: std::path::absolute(path)?, after_run: folders.after_run, private })
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Makes the folder of one run, with its payload in it.
+    pub(crate) fn run_folder(&self, key: LeaseKey, payload: &[u8]) -> io::Result<(RunFolder, File)> {
+        let path = self.path.join(format!("{}-{}", key.job_id, key.fence));
+        DirBuilder::new().mode(0o700).create(&path)?;
+        let folder = RunFolder { path, after_run: self.after_run };
+        DirBuilder::new().mode(0o700).create(folder.artifacts())?;
+        private_file(&folder.payload())?.write_all(payload)?;
+        let events = private_file(&folder.events())?;
+        Ok((folder, events))
+    }
+}
+
+impl Drop for WorkDir {
+    fn drop(&mut self) {
+        if self.private && self.after_run == AfterRun::Remove {
+            remove(&self.path);
+        }
+    }
+}
+
+/// The folder of one run; dropping it removes it.
+#[derive(Debug)]
+pub(crate) struct RunFolder {
+    path: PathBuf,
+    after_run: AfterRun,
+}
+
+impl RunFolder {
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(crate) fn payload(&self) -> PathBuf {
+        self.path.join("payload.json")
+    }
+
+    pub(crate) fn events(&self) -> PathBuf {
+        self.path.join("events.jsonl")
+    }
+
+    pub(crate) fn result(&self) -> PathBuf {
+        self.path.join("result.json")
+    }
+
+    pub(crate) fn artifacts(&self) -> PathBuf {
+        self.path.join("artifacts")
+    }
+
+    /// The result that the command left, or what is wrong with it.
+    pub(crate) fn read_result(&self) -> Result<Value, String> {
+        let text = self.read_result_text().map_err(|error| format!("result cannot be read: {}", error.kind()))?;
+        if text.len() as u64 > LARGEST_RESULT {
+            return Err(format!("result is larger than {LARGEST_RESULT} bytes"));
+        }
+        if text.trim_ascii().is_empty() {
+            return Ok(Value::Null);
+        }
+        serde_json::from_slice(&text).map_err(|_| "result is not JSON".to_owned())
+    }
+
+    /// Empty where there is none. Follows no link and waits for no pipe that the command may have put there instead.
+    fn read_result_text(&self) -> io::Result<Vec<u8>> {
+        let flags = i32::try_from((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits()).unwrap_or(0);
+        let file = match OpenOptions::new().read(true).custom_flags(flags).open(self.result()) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(error),
+        };
+        if !file.metadata()?.is_file() {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        let mut text = Vec::new();
+        file.take(LARGEST_RESULT + 1).read_to_end(&mut text)?;
+        Ok(text)
+    }
+
+    /// How many files the command left in the artifacts folder.
+    pub(crate) fn count_artifacts(&self) -> usize {
+        let mut folders = vec![self.artifacts()];
+        let mut files = 0;
+        while let Some(folder) = folders.pop() {
+            let Ok(entries) = std::fs::read_dir(folder) else { continue };
+            for entry in entries.flatten() {
+                match entry.file_type() {
+                    Ok(kind) if kind.is_dir() => folders.push(entry.path()),
+                    _ => files += 1,
+                }
+                if files >= MOST_COUNTED {
+                    return files;
+                }
+            }
+        }
+        files
+    }
+}
+
+impl Drop for RunFolder {
+    fn drop(&mut self) {
+        if self.after_run == AfterRun::Remove {
+            remove(&self.path);
+        }
+    }
+}
+
+fn private_file(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)
+}
+
+fn remove(path: &Path) {
+    if let Err(error) = std::fs::remove_dir_all(path) {
+        tracing::warn!(event = "folder_not_removed", folder = %path.display(), %error);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn folder() -> (tempfile::TempDir, RunFolder) {
+        let outer = tempfile::tempdir().expect("a folder");
+        let path = outer.path().join("run");
+        std::fs::create_dir_all(path.join("artifacts/deep")).expect("made");
+        (outer, RunFolder { path, after_run: AfterRun::Remove })
+    }
+
+    #[test]
+    fn a_result_is_json_or_nothing() {
+        let (_outer, run) = folder();
+        assert_eq!(run.read_result(), Ok(Value::Null));
+        for (text, expected) in [
+            ("", Ok(Value::Null)),
+            (" \n", Ok(Value::Null)),
+            ("{\"a\":1}", Ok(serde_json::json!({"a": 1}))),
+            ("nonsense", Err("result is not JSON".to_owned())),
+        ] {
+            std::fs::write(run.result(), text).expect("written");
+            assert_eq!(run.read_result(), expected, "{text}");
+        }
+        std::fs::write(run.result(), vec![b' '; 2 * 1024 * 1024]).expect("written");
+        assert!(run.read_result().expect_err("too large").contains("larger"));
+    }
+
+    #[test]
+    fn a_result_that_is_a_link_is_not_followed() {
+        let (outer, run) = folder();
+        std::fs::write(outer.path().join("secret"), "1").expect("written");
+        std::os::unix::fs::symlink(outer.path().join("secret"), run.result()).expect("linked");
+        assert!(run.read_result().is_err());
+    }
+
+    #[test]
+    fn a_run_folder_goes_with_its_files_and_counts_what_is_left() {
+        let (outer, run) = folder();
+        std::fs::write(run.artifacts().join("deep/a"), "1").expect("written");
+        std::fs::write(run.artifacts().join("b"), "1").expect("written");
+        assert_eq!(run.count_artifacts(), 2);
+        drop(run);
+        assert!(!outer.path().join("run").exists());
+    }
+}

@@ -1,0 +1,226 @@
+//! A runner from its start to its end: brings the parts together, notices when one ends, and drains. The only place
+//! that knows all parts.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jobs::{RunnerIdentity, Store, StoreOptions};
+use service::{ConnectionLimits, Listener, Stop, Stopper};
+use tokio::sync::Mutex;
+use tokio::task::JoinSet;
+
+use crate::api;
+use crate::app::{App, Backlog};
+use crate::config::Config;
+use crate::dispatcher::dispatch;
+use crate::error::StartError;
+use crate::executions::Executions;
+use crate::handlers::Handlers;
+use crate::housekeeping::keep_house;
+use crate::interruption::Interruption;
+use crate::lease_keeper::{LeaseKeeper, Leases};
+use crate::registry::Registry;
+use crate::run_folder::WorkDir;
+use crate::slots::Slots;
+
+/// How long killing and handing back may take once the drain time is over.
+const HANDING_BACK: Duration = Duration::from_secs(10);
+/// How long the last words to the database may take.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// A runner at work in this process. Dropping it cuts everything off, as a kill would.
+#[derive(Debug)]
+pub struct RunningRunner {
+    address: SocketAddr,
+    url: String,
+    runner_id: String,
+    stopper: Stopper,
+    life: JoinSet<Result<(), StartError>>,
+}
+
+impl RunningRunner {
+    /// Where it listens, with its real port.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The address as the control plane's `RUNNER_URL` has it.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// How it calls itself.
+    pub fn runner_id(&self) -> &str {
+        &self.runner_id
+    }
+
+    /// Begins the drain: it takes no more, lets jobs finish within the drain time, and hands the rest back.
+    pub fn stop(&self) {
+        self.stopper.stop();
+    }
+
+    /// Hands everything back at once.
+    pub fn stop_at_once(&self) {
+        self.stopper.stop_at_once();
+    }
+
+    /// Ends when the runner has ended.
+    ///
+    /// # Errors
+    /// When a part of it ended before its time.
+    pub async fn join(mut self) -> Result<(), StartError> {
+        match self.life.join_next().await {
+            Some(Ok(ended)) => ended,
+            Some(Err(_)) | None => Err(StartError::PartEnded("runner")),
+        }
+    }
+
+    /// Stops when told to, and ends when the runner has ended.
+    ///
+    /// # Errors
+    /// When a part of it ended before its time.
+    pub async fn join_with(mut self, stop: Stop) -> Result<(), StartError> {
+        let stopper = self.stopper;
+        let pass_on = async {
+            stop.requested().await;
+            stopper.stop();
+            stop.at_once().await;
+            stopper.stop_at_once();
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            ended = self.life.join_next() => match ended {
+                Some(Ok(ended)) => ended,
+                Some(Err(_)) | None => Err(StartError::PartEnded("runner")),
+            },
+            () = pass_on => Ok(()),
+        }
+    }
+}
+
+/// Starts a runner in this process; it serves when this returns. The database may still be away.
+///
+/// # Errors
+/// When its address, its folder or its job types cannot be used.
+pub async fn start(mut config: Config, handlers: Handlers) -> Result<RunningRunner, StartError> {
+    service::install_crypto();
+    let options = StoreOptions::new(
+        config.shared.database_url.expose().to_owned(),
+        config.shared.database_max_connections,
+        "ops-runner",
+    );
+    let store = Store::new(&options).map_err(StartError::Store)?;
+    let work_dir = Arc::new(WorkDir::prepare(&config.folders).map_err(StartError::WorkDir)?);
+    let registry = Registry::new(&mut config, handlers, &store, &work_dir)?;
+    let listener = Listener::bind(config.bind, config.tls.as_ref()).await.map_err(StartError::Serve)?;
+    let (stopper, stop) = Stop::new();
+    let app = Arc::new(App {
+        identity: RunnerIdentity { id: config.runner_id.clone(), boot_id: service::ids::uuid_v7() },
+        slots: Slots::new(config.limits.slots),
+        limits: config.limits,
+        store,
+        registry,
+        leases: Arc::new(Leases::default()),
+        executions: Executions::default(),
+        stop,
+        claiming: Mutex::new(()),
+        backlog: Backlog::default(),
+    });
+    let keeper = LeaseKeeper::start(Arc::clone(&app.leases), options, app.limits.lease).map_err(StartError::LeaseKeeper)?;
+    announce(&app, &listener, &work_dir, &config.shared.warnings);
+    let running = RunningRunner {
+        address: listener.address(),
+        url: listener.url(),
+        runner_id: config.runner_id,
+        stopper,
+        life: JoinSet::new(),
+    };
+    let router = api::router(&app, config.tokens);
+    let mut running = running;
+    running.life.spawn(live(app, listener, router, keeper));
+    Ok(running)
+}
+
+fn announce(app: &App, listener: &Listener, work_dir: &WorkDir, warnings: &[String]) {
+    for warning in warnings {
+        tracing::warn!(event = "setting", "{warning}");
+    }
+    tracing::info!(
+        event = "started",
+        runner_id = app.identity.id,
+        version = env!("CARGO_PKG_VERSION"),
+        address = %listener.address(),
+        work_dir = %work_dir.path().display(),
+        job_types = app.registry.names().join(","),
+        slots = app.slots.total(),
+    );
+}
+
+/// Cuts off what runs when the runner is dropped instead of stopped.
+struct CutOff(Arc<App>);
+
+impl Drop for CutOff {
+    fn drop(&mut self) {
+        self.0.executions.abort_all();
+    }
+}
+
+async fn live(
+    app: Arc<App>,
+    listener: Listener,
+    router: axum::Router,
+    mut keeper: LeaseKeeper,
+) -> Result<(), StartError> {
+    let _cut_off = CutOff(Arc::clone(&app));
+    // The API answers to the end, so that a trigger hears of the drain and does not find a closed door.
+    let (api_stopper, api_stop) = Stop::new();
+    let limits = ConnectionLimits::for_concurrency(256).with_drain(LAST_WORDS);
+    let mut serving = JoinSet::new();
+    serving.spawn(service::serve(listener, router, limits, api_stop));
+    let mut dispatching = JoinSet::new();
+    dispatching.spawn(dispatch(Arc::clone(&app)));
+    let mut housekeeping = JoinSet::new();
+    housekeeping.spawn(keep_house(Arc::clone(&app)));
+    let broken = tokio::select! {
+        biased;
+        () = app.stop.requested() => None,
+        _ = serving.join_next() => Some("api"),
+        _ = dispatching.join_next() => Some("dispatcher"),
+        _ = housekeeping.join_next() => Some("housekeeping"),
+        () = keeper.ended() => Some("lease keeper"),
+    };
+    if let Some(part) = broken {
+        tracing::error!(event = "part_ended", part, "the runner hands its jobs back and ends");
+    }
+    // A claim that is under way brings its jobs in before it is asked whether any are left.
+    let _ = tokio::time::timeout(HANDING_BACK, dispatching.join_next()).await;
+    drain(&app, if broken.is_some() { Duration::ZERO } else { app.limits.drain }).await;
+    dispatching.shutdown().await;
+    housekeeping.shutdown().await;
+    api_stopper.stop();
+    while serving.join_next().await.is_some() {}
+    if tokio::time::timeout(LAST_WORDS, app.store.sign_off(&app.identity)).await.is_err() {
+        tracing::warn!(event = "not_signed_off", "the database did not answer");
+    }
+    keeper.stop().await;
+    tracing::info!(event = "stopped", runner_id = app.identity.id);
+    broken.map_or(Ok(()), |part| Err(StartError::PartEnded(part)))
+}
+
+/// Lets jobs finish for so long, hands the rest back, and gives up on what cannot be handed back.
+async fn drain(app: &App, patience: Duration) {
+    // The control plane should see it; if it does not, nothing is lost.
+    let _ = tokio::time::timeout(LAST_WORDS, app.report()).await;
+    tracing::info!(event = "draining", slots_used = app.slots.used(), seconds = patience.as_secs());
+    tokio::select! {
+        () = app.executions.all_done() => return,
+        () = tokio::time::sleep(patience) => {}
+        () = app.stop.at_once() => {}
+    }
+    app.leases.interrupt_all(Interruption::Draining);
+    if tokio::time::timeout(HANDING_BACK, app.executions.all_done()).await.is_err() {
+        tracing::error!(event = "not_handed_back", slots_used = app.slots.used(), "jobs come back by their leases");
+        app.executions.abort_all();
+    }
+}
