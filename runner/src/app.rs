@@ -48,7 +48,7 @@ impl App {
                 version: env!("CARGO_PKG_VERSION"),
                 job_types: self.registry.names(),
                 slots_total: count(self.slots.total()),
-                slots_used: count(self.slots.used()),
+                slots_used: count(self.leases.count()),
                 draining: self.stop.is_requested(),
             })
             .await

@@ -57,6 +57,11 @@ impl Leases {
         self.with(|held| held.values().for_each(|entry| entry.bell.ring(why)));
     }
 
+    /// How many jobs are at work: a slot may also be taken for a claim that finds nothing.
+    pub(crate) fn count(&self) -> usize {
+        self.with(|held| held.len())
+    }
+
     fn keys(&self) -> Vec<LeaseKey> {
         self.with(|held| held.keys().copied().collect())
     }

@@ -129,7 +129,7 @@ pub async fn start(mut config: Config, handlers: Handlers) -> Result<RunningRunn
     });
     let keeper = LeaseKeeper::start(Arc::clone(&app.leases), options, app.limits.lease).map_err(StartError::LeaseKeeper)?;
     announce(&app, &listener, &work_dir, &config.shared.warnings);
-    let running = RunningRunner {
+    let mut running = RunningRunner {
         address: listener.address(),
         url: listener.url(),
         runner_id: config.runner_id,
@@ -137,7 +137,6 @@ pub async fn start(mut config: Config, handlers: Handlers) -> Result<RunningRunn
         life: JoinSet::new(),
     };
     let router = api::router(&app, config.tokens);
-    let mut running = running;
     running.life.spawn(live(app, listener, router, keeper));
     Ok(running)
 }
@@ -190,6 +189,8 @@ async fn live(
         _ = housekeeping.join_next() => Some("housekeeping"),
         () = keeper.ended() => Some("lease keeper"),
     };
+    // A part that hears of the stop first may end before this does.
+    let broken = broken.filter(|_| !app.stop.is_requested());
     if let Some(part) = broken {
         tracing::error!(event = "part_ended", part, "the runner hands its jobs back and ends");
     }
