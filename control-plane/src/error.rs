@@ -49,7 +49,7 @@ impl Error for StartError {
 pub(crate) fn problem_of(error: StoreError) -> Problem {
     match error {
         StoreError::Unavailable(cause) => {
-            tracing::warn!(event = "database_unavailable", cause = %chain(&cause));
+            tracing::warn!(event = "database_unavailable", error = %chain(&cause));
             unavailable()
         }
         StoreError::NotFound(_) => no_such_job(),
@@ -59,6 +59,10 @@ pub(crate) fn problem_of(error: StoreError) -> Problem {
                 .with_member("job_status", status.as_str())
         }
         StoreError::NotDue(_) => Problem::conflict("The job is not due before its run_at."),
+        StoreError::Outlived(_) => Problem::conflict("The job's time to live ran out."),
+        StoreError::Contended(_) => {
+            Problem::conflict("Somebody else is at the job just now; try again.")
+        }
         StoreError::ConcurrencyReached(_) => {
             Problem::conflict("As many jobs of this type run as may run at once.")
         }
@@ -75,7 +79,7 @@ pub(crate) fn problem_of(error: StoreError) -> Problem {
             Problem::unprocessable(format!("The database refuses the values: {why}."))
         }
         StoreError::Internal(cause) => {
-            tracing::error!(event = "store_failed", cause = %chain(cause.as_ref()));
+            tracing::error!(event = "store_failed", error = %chain(cause.as_ref()));
             Problem::internal()
         }
     }
@@ -136,6 +140,8 @@ mod tests {
             ),
             (StoreError::NotDue(id), 409),
             (StoreError::ConcurrencyReached(id), 409),
+            (StoreError::Outlived(id), 409),
+            (StoreError::Contended(id), 409),
             (StoreError::WrongType(id), 409),
             (StoreError::IdempotencyConflict(id), 422),
             (StoreError::LeaseLost(id), 409),

@@ -44,7 +44,7 @@ pub async fn start(config: Config) -> Result<ControlPlane, StartError> {
     let (stopper, stop) = Stop::new();
     let mut serving = JoinSet::new();
     serving.spawn(service::serve(listener, router, limits, stop));
-    tracing::info!(event = "listening", %address, version = env!("CARGO_PKG_VERSION"));
+    tracing::info!(event = "started", %address, version = env!("CARGO_PKG_VERSION"));
     Ok(ControlPlane {
         address,
         stopper,

@@ -131,7 +131,7 @@ fn explain(error: reqwest::Error, job_id: Uuid) -> TriggerAnswer {
         true => TriggerAnswer::TooSlow,
         false => TriggerAnswer::Unreachable,
     };
-    tracing::warn!(event = "trigger_failed", %job_id, cause = %chain(&error.without_url()));
+    tracing::warn!(event = "trigger_failed", %job_id, error = %chain(&error.without_url()));
     answer
 }
 

@@ -100,6 +100,12 @@ pub(crate) fn problem(error: StoreError) -> Problem {
         StoreError::NotDue(id) => {
             Problem::conflict("The job is not due yet; it waits for its run_at.").with_member("job_id", id.to_string())
         }
+        StoreError::Outlived(id) => {
+            Problem::conflict("The job's time to live ran out before it was taken.").with_member("job_id", id.to_string())
+        }
+        StoreError::Contended(id) => {
+            Problem::conflict("Somebody else is at the job just now.").with_member("job_id", id.to_string())
+        }
         StoreError::ConcurrencyReached(id) => {
             Problem::conflict("As many jobs of this type run as may; this one stays queued.")
                 .with_member("job_id", id.to_string())
@@ -114,7 +120,7 @@ pub(crate) fn problem(error: StoreError) -> Problem {
         StoreError::Refused(why) => Problem::unprocessable(why),
         StoreError::Unavailable(cause) => {
             tracing::warn!(event = "database_unavailable", error = %cause);
-            Problem::unavailable("The database does not answer; try again.", Duration::from_secs(2))
+            Problem::unavailable("The database does not answer; try again.", Duration::from_secs(1))
         }
         StoreError::LeaseLost(_) | StoreError::Internal(_) => internal(&error),
     }

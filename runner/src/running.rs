@@ -108,7 +108,7 @@ pub async fn start(mut config: Config, handlers: Handlers) -> Result<RunningRunn
     let options = StoreOptions::new(
         config.shared.database_url.expose().to_owned(),
         config.shared.database_max_connections,
-        "ops-runner",
+        "runner",
     );
     let store = Store::new(&options).map_err(StartError::Store)?;
     let work_dir = Arc::new(WorkDir::prepare(&config.folders).map_err(StartError::WorkDir)?);
@@ -143,7 +143,7 @@ pub async fn start(mut config: Config, handlers: Handlers) -> Result<RunningRunn
 
 fn announce(app: &App, listener: &Listener, work_dir: &WorkDir, warnings: &[String]) {
     for warning in warnings {
-        tracing::warn!(event = "setting", "{warning}");
+        tracing::warn!(event = "setting_unknown", "{warning}");
     }
     tracing::info!(
         event = "started",

@@ -39,7 +39,7 @@ pub(crate) async fn readyz(State(app): State<Arc<App>>) -> Readiness {
     match tokio::time::timeout(DEADLINE, app.store.schema_status()).await {
         Ok(Ok(schema)) => readiness(&schema),
         Ok(Err(error)) => {
-            tracing::warn!(event = "not_ready", cause = %chain(&error));
+            tracing::warn!(event = "not_ready", error = %chain(&error));
             no_database()
         }
         Err(_) => {

@@ -51,9 +51,16 @@ impl Parse for TriggerRequest {
     }
 }
 
+/// Whether the same request had been made before.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Seen {
+    Now,
+    Before,
+}
+
 /// The job to nudge for, or the answer where there is nothing to nudge for.
 enum Target {
-    Job(Box<Job>),
+    Job(Box<Job>, Seen),
     Answered(Response),
 }
 
@@ -89,9 +96,15 @@ pub(crate) async fn trigger_runner(
     };
     match target {
         Target::Answered(response) => Ok(response),
-        Target::Job(job) => nudge(&app, caller, &job, &request_id)
-            .await
-            .map_err(|problem| problem.with_member("job_id", job.id.to_string())),
+        Target::Job(job, seen) => {
+            let response = nudge(&app, caller, &job, &request_id)
+                .await
+                .map_err(|problem| problem.with_member("job_id", job.id.to_string()))?;
+            Ok(match seen {
+                Seen::Now => response,
+                Seen::Before => ([REPLAYED], response).into_response(),
+            })
+        }
     }
 }
 
@@ -109,7 +122,8 @@ async fn record(
         Submitted::Replayed(job) if job.status != Status::Queued => Ok(Target::Answered(
             ([REPLAYED], answer(job, TriggerOutcome::Accepted)).into_response(),
         )),
-        Submitted::Created(job) | Submitted::Replayed(job) => Ok(Target::Job(Box::new(job))),
+        Submitted::Created(job) => Ok(Target::Job(Box::new(job), Seen::Now)),
+        Submitted::Replayed(job) => Ok(Target::Job(Box::new(job), Seen::Before)),
     }
 }
 
@@ -118,7 +132,7 @@ async fn find(app: &App, key: IdempotencyKey, id: Uuid) -> Result<Target, Proble
     let job = app.job(id).await?;
     app.check_flag_of(&job.job_type)?;
     match job.status {
-        Status::Queued => Ok(Target::Job(Box::new(job))),
+        Status::Queued => Ok(Target::Job(Box::new(job), Seen::Now)),
         Status::Running
         | Status::Waiting
         | Status::Succeeded

@@ -23,6 +23,10 @@ pub enum StoreError {
     },
     /// The job is not due before its `run_at`.
     NotDue(Uuid),
+    /// The job's time to live ran out; the next sweep fails it.
+    Outlived(Uuid),
+    /// Somebody else holds the job's row just now: most likely another claim.
+    Contended(Uuid),
     /// As many jobs of this type run as may run at once over the fleet.
     ConcurrencyReached(Uuid),
     /// The job's type is none that the claimer takes.
@@ -44,6 +48,8 @@ impl fmt::Display for StoreError {
             Self::NotFound(id) => write!(f, "no job {id}"),
             Self::WrongStatus { job_id, status } => write!(f, "job {job_id} is {status}"),
             Self::NotDue(id) => write!(f, "job {id} is not due yet"),
+            Self::Outlived(id) => write!(f, "the time to live of job {id} ran out"),
+            Self::Contended(id) => write!(f, "somebody else is at job {id} just now"),
             Self::ConcurrencyReached(id) => write!(f, "job {id} waits for others of its type"),
             Self::WrongType(id) => write!(f, "job {id} is of a type that is not taken here"),
             Self::IdempotencyConflict(id) => write!(
@@ -65,6 +71,8 @@ impl Error for StoreError {
             Self::NotFound(_)
             | Self::WrongStatus { .. }
             | Self::NotDue(_)
+            | Self::Outlived(_)
+            | Self::Contended(_)
             | Self::ConcurrencyReached(_)
             | Self::WrongType(_)
             | Self::IdempotencyConflict(_)

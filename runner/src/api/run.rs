@@ -152,7 +152,7 @@ pub(crate) fn refuse_while_draining(app: &App) -> Result<(), Problem> {
 }
 
 fn no_answer() -> Problem {
-    Problem::unavailable("The database does not answer; try again.", Duration::from_secs(2))
+    Problem::unavailable("The database does not answer; try again.", Duration::from_secs(1))
 }
 
 fn draining() -> Problem {

@@ -102,7 +102,7 @@ impl Store {
         };
         match taken.into_iter().next() {
             Some(leased) => Ok(leased),
-            None => Err(self.why_not_claimed(id).await?),
+            None => Err(self.why_not_claimed(id, terms).await?),
         }
     }
 
@@ -139,9 +139,20 @@ impl Store {
     }
 
     /// After a claim that took nothing: reads again and names the reason.
-    async fn why_not_claimed(&self, id: Uuid) -> Result<StoreError, StoreError> {
+    async fn why_not_claimed(
+        &self,
+        id: Uuid,
+        terms: &TypeTerms,
+    ) -> Result<StoreError, StoreError> {
         let row = sqlx::query!(
-            r#"select status, run_at > clock_timestamp() as "not_due!" from ops_jobs where id = $1"#,
+            r#"
+            select
+              status,
+              run_at > clock_timestamp() as "not_due!",
+              coalesce(expires_at <= clock_timestamp(), false) as "outlived!"
+            from ops_jobs
+            where id = $1
+            "#,
             id,
         )
         .fetch_optional(&self.pool)
@@ -151,7 +162,9 @@ impl Store {
         };
         Ok(match super::row::parsed(&row.status, "status", id)? {
             Status::Queued if row.not_due => StoreError::NotDue(id),
-            Status::Queued => StoreError::ConcurrencyReached(id),
+            Status::Queued if row.outlived => StoreError::Outlived(id),
+            Status::Queued if terms.concurrency.is_some() => StoreError::ConcurrencyReached(id),
+            Status::Queued => StoreError::Contended(id),
             status => StoreError::WrongStatus { job_id: id, status },
         })
     }

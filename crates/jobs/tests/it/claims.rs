@@ -187,7 +187,7 @@ async fn of_many_claims_by_id_one_wins_and_the_others_hear_why() {
                 StoreError::WrongStatus {
                     status: Status::Running,
                     ..
-                } | StoreError::ConcurrencyReached(_)
+                } | StoreError::Contended(_)
             ),
             "{error:?}"
         );

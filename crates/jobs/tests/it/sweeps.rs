@@ -206,6 +206,8 @@ async fn what_outlives_its_time_to_live_fails_unrun() {
             .len(),
         0
     );
+    let by_id = database.store.claim_by_id(runner.request(), id).await;
+    assert!(matches!(by_id, Err(StoreError::Outlived(_))), "{by_id:?}");
     assert_eq!(
         database
             .store
