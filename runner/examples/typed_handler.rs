@@ -31,17 +31,25 @@ impl Handler for WarmCache {
         }
         for (done, page) in (0_u32..).zip(&pages) {
             context.log(&format!("warming {page}"));
-            context.progress(f64::from(done) / pages.len() as f64, page).await?;
+            context
+                .progress(f64::from(done) / pages.len() as f64, page)
+                .await?;
             tokio::select! {
                 () = tokio::time::sleep(Duration::from_millis(100)) => {}
                 () = context.cancelled() => return Err(JobError::retry("cancelled")),
             }
         }
-        Ok(Warmed { warmed: pages.len() })
+        Ok(Warmed {
+            warmed: pages.len(),
+        })
     }
 }
 
 fn main() -> ExitCode {
-    let terms = Terms::default().max_attempts(3).timeout(Duration::from_secs(60));
-    Runner::builder().handler_with("warm_cache", terms, WarmCache).run()
+    let terms = Terms::default()
+        .max_attempts(3)
+        .timeout(Duration::from_secs(60));
+    Runner::builder()
+        .handler_with("warm_cache", terms, WarmCache)
+        .run()
 }

@@ -35,11 +35,18 @@ async fn readyz(State(app): State<Arc<App>>) -> Readiness {
 }
 
 /// Cron's call: housekeeping once, then what is due, up to the free slots.
-async fn tick(State(app): State<Arc<App>>, service::OptionalJson(()): service::OptionalJson<()>) -> Result<Json<TickView>, Problem> {
+async fn tick(
+    State(app): State<Arc<App>>,
+    service::OptionalJson(()): service::OptionalJson<()>,
+) -> Result<Json<TickView>, Problem> {
     run::refuse_while_draining(&app)?;
     let swept = crate::housekeeping::tick(&app).await.map_err(problem)?;
     let claimed = run::claim_due(&app).await?;
-    Ok(Json(TickView { claimed, recovered: swept.recovered, fired: 0 }))
+    Ok(Json(TickView {
+        claimed,
+        recovered: swept.recovered,
+        fired: 0,
+    }))
 }
 
 async fn meta(State(app): State<Arc<App>>) -> Json<MetaView> {
@@ -49,4 +56,3 @@ async fn meta(State(app): State<Arc<App>>) -> Json<MetaView> {
 async fn nothing() -> Problem {
     Problem::not_found("There is nothing at this path.")
 }
-

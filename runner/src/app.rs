@@ -36,7 +36,11 @@ pub(crate) struct App {
 
 impl App {
     pub(crate) fn claim_request(&self) -> ClaimRequest<'_> {
-        ClaimRequest { runner: &self.identity, types: self.registry.terms(), lease: self.limits.lease }
+        ClaimRequest {
+            runner: &self.identity,
+            types: self.registry.terms(),
+            lease: self.limits.lease,
+        }
     }
 
     /// Writes the runner's own row.
@@ -58,7 +62,10 @@ impl App {
     pub(crate) async fn readiness(&self) -> Readiness {
         if self.stop.is_requested() {
             let detail = "The runner is draining: it takes no more work.".to_owned();
-            return Readiness::NotReady { part: "draining", detail };
+            return Readiness::NotReady {
+                part: "draining",
+                detail,
+            };
         }
         match tokio::time::timeout(PATIENCE, self.store.schema_status()).await {
             Ok(Ok(schema)) if schema.is_expected() => Readiness::Ready,
@@ -67,11 +74,15 @@ impl App {
                     "The database's schema is version {}, expected is {}: run opsctl db migrate.",
                     schema.current, schema.expected
                 );
-                Readiness::NotReady { part: "schema", detail }
+                Readiness::NotReady {
+                    part: "schema",
+                    detail,
+                }
             }
-            Ok(Err(_)) | Err(_) => {
-                Readiness::NotReady { part: "database", detail: "The database does not answer.".to_owned() }
-            }
+            Ok(Err(_)) | Err(_) => Readiness::NotReady {
+                part: "database",
+                detail: "The database does not answer.".to_owned(),
+            },
         }
     }
 

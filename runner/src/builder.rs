@@ -17,7 +17,11 @@ pub struct Runner;
 impl Runner {
     /// Begins a program that runs the built-in and declared job types, and the handlers that are added to it.
     pub fn builder() -> Builder {
-        Builder { program: "runner", version: env!("CARGO_PKG_VERSION"), handlers: Handlers::default() }
+        Builder {
+            program: "runner",
+            version: env!("CARGO_PKG_VERSION"),
+            handlers: Handlers::default(),
+        }
     }
 }
 
@@ -55,13 +59,19 @@ impl Builder {
         keep_memory_private();
         let about = "Claims jobs, runs them, and records how they ended";
         let arguments = cli::read(self.program, self.version, about);
-        let sources = Sources { config: arguments.config, environment: Environment::of_process() };
+        let sources = Sources {
+            config: arguments.config,
+            environment: Environment::of_process(),
+        };
         let config = match Config::load(sources) {
             Ok(config) => config,
             Err(error) => return cli::refuse_settings(self.program, &error).into(),
         };
         service::telemetry::init(&config.shared.log);
-        let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        let runtime = match tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .build()
+        {
             Ok(runtime) => runtime,
             Err(error) => return cli::fail(self.program, &error).into(),
         };
@@ -81,7 +91,9 @@ async fn serve(config: Config, handlers: Handlers) -> Result<(), StartError> {
         let running = start(config, handlers).await?;
         running.join_with(stop).await
     };
-    service::until_signals(run).await.map_err(StartError::Signals)?
+    service::until_signals(run)
+        .await
+        .map_err(StartError::Signals)?
 }
 
 /// Jobs run as the same user: without this they could read the runner's secrets from its memory and environment.

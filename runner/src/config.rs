@@ -16,18 +16,48 @@ use service::{KeySet, TlsFiles};
 
 /// The runner's own settings; it has the shared ones and the flags beside them.
 pub const SETTINGS: &[Setting] = &[
-    Setting::new("RUNNER_TOKEN", Kind::SecretList, Fallback::Required, "accepted tokens, comma-separated (rotation)"),
+    Setting::new(
+        "RUNNER_TOKEN",
+        Kind::SecretList,
+        Fallback::Required,
+        "accepted tokens, comma-separated (rotation)",
+    ),
     Setting::new(
         "RUNNER_ALLOWLIST",
         Kind::List,
         Fallback::Is("nearsight_collect_refresh,captorator_compose,metrics_refresh"),
         "job types it may run; exact match, case-sensitive",
     ),
-    Setting::new("RUNNER_BIND", Kind::Address, Fallback::Is("127.0.0.1:8010"), "where it listens"),
-    Setting::new("RUNNER_TLS_CERT", Kind::Path, Fallback::Unset, "certificate chain (PEM): serve HTTPS itself"),
-    Setting::new("RUNNER_TLS_KEY", Kind::Path, Fallback::RequiredWhen("with RUNNER_TLS_CERT"), "its private key (PEM)"),
-    Setting::new("RUNNER_ID", Kind::Text, Fallback::Means("host name and a random part"), "its name, one of its own a runner"),
-    Setting::new("RUNNER_CONCURRENCY", Kind::Integer(1, 1000), Fallback::Is("4"), "jobs at work"),
+    Setting::new(
+        "RUNNER_BIND",
+        Kind::Address,
+        Fallback::Is("127.0.0.1:8010"),
+        "where it listens",
+    ),
+    Setting::new(
+        "RUNNER_TLS_CERT",
+        Kind::Path,
+        Fallback::Unset,
+        "certificate chain (PEM): serve HTTPS itself",
+    ),
+    Setting::new(
+        "RUNNER_TLS_KEY",
+        Kind::Path,
+        Fallback::RequiredWhen("with RUNNER_TLS_CERT"),
+        "its private key (PEM)",
+    ),
+    Setting::new(
+        "RUNNER_ID",
+        Kind::Text,
+        Fallback::Means("host name and a random part"),
+        "its name, one of its own a runner",
+    ),
+    Setting::new(
+        "RUNNER_CONCURRENCY",
+        Kind::Integer(1, 1000),
+        Fallback::Is("4"),
+        "jobs at work",
+    ),
     Setting::new(
         "RUNNER_QUEUE_TIMEOUT_SECONDS",
         Kind::Seconds(0, 300),
@@ -70,8 +100,18 @@ pub const SETTINGS: &[Setting] = &[
         Fallback::Means("a private temporary folder"),
         "where each run has its folder, removed after it",
     ),
-    Setting::new("RUNNER_DEBUG_ARTIFACTS", Kind::Switch, Fallback::Is("0"), "`1`: run folders are kept"),
-    Setting::new("TMPDIR", Kind::Path, Fallback::Is("/tmp"), "where the private temporary folder is made"),
+    Setting::new(
+        "RUNNER_DEBUG_ARTIFACTS",
+        Kind::Switch,
+        Fallback::Is("0"),
+        "`1`: run folders are kept",
+    ),
+    Setting::new(
+        "TMPDIR",
+        Kind::Path,
+        Fallback::Is("/tmp"),
+        "where the private temporary folder is made",
+    ),
     Setting::new(
         "PATH",
         Kind::Text,
@@ -180,10 +220,17 @@ fn tls(values: &mut Values) -> Option<TlsFiles> {
 fn runner_id(values: &mut Values) -> String {
     let Some(id) = values.optional_text("RUNNER_ID") else {
         let host = rustix::system::uname();
-        return format!("{}-{}", host.nodename().to_string_lossy(), service::ids::random_hex::<4>());
+        return format!(
+            "{}-{}",
+            host.nodename().to_string_lossy(),
+            service::ids::random_hex::<4>()
+        );
     };
     if id.len() > 128 || !id.bytes().all(|byte| byte.is_ascii_graphic()) {
-        values.refuse("RUNNER_ID", "is no name: set it to at most 128 printable ASCII characters without spaces");
+        values.refuse(
+            "RUNNER_ID",
+            "is no name: set it to at most 128 printable ASCII characters without spaces",
+        );
     }
     id
 }
@@ -195,7 +242,10 @@ fn allowlist(values: &mut Values) -> BTreeSet<Name> {
             Ok(name) => {
                 names.insert(name);
             }
-            Err(why) => values.refuse("RUNNER_ALLOWLIST", format!("holds what is no job type: each {why}")),
+            Err(why) => values.refuse(
+                "RUNNER_ALLOWLIST",
+                format!("holds what is no job type: each {why}"),
+            ),
         }
     }
     names
@@ -210,7 +260,9 @@ fn limits(values: &mut Values) -> Limits {
         lease: values.seconds("RUNNER_LEASE_SECONDS"),
         drain: values.seconds("RUNNER_DRAIN_SECONDS"),
         request_timeout: values.seconds("RUNNER_REQUEST_TIMEOUT_SECONDS"),
-        body_bytes: values.integer::<u64>("RUNNER_MAX_UPLOAD_BYTES").min(LARGEST_JSON),
+        body_bytes: values
+            .integer::<u64>("RUNNER_MAX_UPLOAD_BYTES")
+            .min(LARGEST_JSON),
     }
 }
 
@@ -218,7 +270,11 @@ fn folders(values: &mut Values) -> Folders {
     Folders {
         work: values.path("RUNNER_WORK_DIR"),
         temporary: values.path("TMPDIR").unwrap_or_default(),
-        after_run: if values.switch("RUNNER_DEBUG_ARTIFACTS") { AfterRun::Keep } else { AfterRun::Remove },
+        after_run: if values.switch("RUNNER_DEBUG_ARTIFACTS") {
+            AfterRun::Keep
+        } else {
+            AfterRun::Remove
+        },
     }
 }
 

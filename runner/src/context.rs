@@ -84,11 +84,16 @@ impl Context {
     }
 
     pub(crate) async fn report(&self, kind: ProgressKind, data: Value) -> Report {
-        let stored = tokio::time::timeout(PATIENCE, self.store.report_progress(self.key, kind, data)).await;
+        let stored =
+            tokio::time::timeout(PATIENCE, self.store.report_progress(self.key, kind, data)).await;
         match stored {
             Ok(Ok(())) => return Report::Stored,
-            Ok(Err(error)) => tracing::warn!(event = "progress_not_stored", job_id = %self.key.job_id, %error),
-            Err(_) => tracing::warn!(event = "progress_not_stored", job_id = %self.key.job_id, "no answer in time"),
+            Ok(Err(error)) => {
+                tracing::warn!(event = "progress_not_stored", job_id = %self.key.job_id, %error)
+            }
+            Err(_) => {
+                tracing::warn!(event = "progress_not_stored", job_id = %self.key.job_id, "no answer in time")
+            }
         }
         Report::LeftOut
     }

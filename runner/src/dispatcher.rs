@@ -73,7 +73,10 @@ pub(crate) async fn tick(app: &Arc<App>) -> Result<usize, StoreError> {
     let most = i64::try_from(slots.len()).unwrap_or(i64::MAX);
     let claimed = app.store.claim_due(app.claim_request(), most).await?;
     app.backlog.note(claimed.len() >= slots.len());
-    let held: Vec<_> = claimed.into_iter().map(|leased| hold(app, leased)).collect();
+    let held: Vec<_> = claimed
+        .into_iter()
+        .map(|leased| hold(app, leased))
+        .collect();
     let count = held.len();
     let mut slots = slots.into_iter();
     for (leased, held) in held {
@@ -86,7 +89,11 @@ pub(crate) async fn tick(app: &Arc<App>) -> Result<usize, StoreError> {
 }
 
 /// Takes one job into a slot; gives no answer when the runner is stopping. The task that claims is the one that runs, so that a caller who hangs up changes nothing.
-pub(crate) fn take(app: &Arc<App>, slot: Slot, what: Take) -> oneshot::Receiver<Result<Taken, StoreError>> {
+pub(crate) fn take(
+    app: &Arc<App>,
+    slot: Slot,
+    what: Take,
+) -> oneshot::Receiver<Result<Taken, StoreError>> {
     let (tell, told) = oneshot::channel();
     let of_task = Arc::clone(app);
     app.executions.spawn(async move {
@@ -95,7 +102,9 @@ pub(crate) fn take(app: &Arc<App>, slot: Slot, what: Take) -> oneshot::Receiver<
             return;
         }
         let claimed = match what {
-            Take::Queued(id) => claim(&of_task, id).await.map(|(leased, held)| Recorded::Claimed(leased, held)),
+            Take::Queued(id) => claim(&of_task, id)
+                .await
+                .map(|(leased, held)| Recorded::Claimed(leased, held)),
             Take::New(new) => record(&of_task, *new).await,
         };
         // Whoever asked may have hung up; the work goes on.
@@ -133,10 +142,14 @@ async fn record(app: &Arc<App>, new: NewJob) -> Result<Recorded, StoreError> {
     let id = submitted.into_job().id;
     let error = match claim(app, id).await {
         Ok((leased, held)) => return Ok(Recorded::Claimed(leased, held)),
-        Err(StoreError::WrongStatus { job_id, status }) => StoreError::WrongStatus { job_id, status },
+        Err(StoreError::WrongStatus { job_id, status }) => {
+            StoreError::WrongStatus { job_id, status }
+        }
         Err(error) => return Err(error),
     };
-    let Some(job) = app.store.get(id).await? else { return Err(error) };
+    let Some(job) = app.store.get(id).await? else {
+        return Err(error);
+    };
     let answer = TriggerAccepted {
         job_id: id,
         status: job.status,
@@ -145,7 +158,9 @@ async fn record(app: &Arc<App>, new: NewJob) -> Result<Recorded, StoreError> {
     };
     match job.status {
         _ if replayed => Ok(Recorded::Elsewhere(Taken::Replayed(answer))),
-        Status::Running | Status::Succeeded | Status::Failed => Ok(Recorded::Elsewhere(Taken::Accepted(answer))),
+        Status::Running | Status::Succeeded | Status::Failed => {
+            Ok(Recorded::Elsewhere(Taken::Accepted(answer)))
+        }
         Status::Queued | Status::Waiting | Status::Aborted => Err(error),
     }
 }
@@ -165,7 +180,8 @@ fn hold(app: &App, leased: LeasedJob) -> (LeasedJob, Held) {
 }
 
 fn start(app: &Arc<App>, slot: Slot, leased: LeasedJob, held: Held) {
-    app.executions.spawn(execute(Arc::clone(app), slot, leased, held));
+    app.executions
+        .spawn(execute(Arc::clone(app), slot, leased, held));
 }
 
 /// A claim must never give more than it was asked for; if it does, the surplus goes back unharmed.

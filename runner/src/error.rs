@@ -64,7 +64,11 @@ pub enum StartError {
 impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::JobTypes(faults) => write!(f, "these job types cannot be offered: {}", faults.join("; ")),
+            Self::JobTypes(faults) => write!(
+                f,
+                "these job types cannot be offered: {}",
+                faults.join("; ")
+            ),
             Self::Store(_) => f.write_str("cannot set up the store"),
             Self::WorkDir(_) => f.write_str("cannot make the folder for runs (RUNNER_WORK_DIR)"),
             Self::HttpClient(_) => f.write_str("cannot make a client for http job types"),
@@ -98,29 +102,34 @@ pub(crate) fn problem(error: StoreError) -> Problem {
                 .with_member("job_status", status.as_str())
         }
         StoreError::NotDue(id) => {
-            Problem::conflict("The job is not due yet; it waits for its run_at.").with_member("job_id", id.to_string())
+            Problem::conflict("The job is not due yet; it waits for its run_at.")
+                .with_member("job_id", id.to_string())
         }
         StoreError::Outlived(id) => {
-            Problem::conflict("The job's time to live ran out before it was taken.").with_member("job_id", id.to_string())
+            Problem::conflict("The job's time to live ran out before it was taken.")
+                .with_member("job_id", id.to_string())
         }
-        StoreError::Contended(id) => {
-            Problem::conflict("Somebody else is at the job just now.").with_member("job_id", id.to_string())
-        }
+        StoreError::Contended(id) => Problem::conflict("Somebody else is at the job just now.")
+            .with_member("job_id", id.to_string()),
         StoreError::ConcurrencyReached(id) => {
             Problem::conflict("As many jobs of this type run as may; this one stays queued.")
                 .with_member("job_id", id.to_string())
         }
         StoreError::WrongType(id) => {
-            Problem::forbidden("This runner does not take jobs of this type.").with_member("job_id", id.to_string())
-        }
-        StoreError::IdempotencyConflict(id) => {
-            Problem::unprocessable("This Idempotency-Key stands for another request; use a new one.")
+            Problem::forbidden("This runner does not take jobs of this type.")
                 .with_member("job_id", id.to_string())
         }
+        StoreError::IdempotencyConflict(id) => Problem::unprocessable(
+            "This Idempotency-Key stands for another request; use a new one.",
+        )
+        .with_member("job_id", id.to_string()),
         StoreError::Refused(why) => Problem::unprocessable(why),
         StoreError::Unavailable(cause) => {
             tracing::warn!(event = "database_unavailable", error = %cause);
-            Problem::unavailable("The database does not answer; try again.", Duration::from_secs(1))
+            Problem::unavailable(
+                "The database does not answer; try again.",
+                Duration::from_secs(1),
+            )
         }
         StoreError::LeaseLost(_) | StoreError::Internal(_) => internal(&error),
     }

@@ -33,7 +33,12 @@ pub(crate) struct EventsFile {
 
 impl EventsFile {
     pub(crate) fn new(file: File) -> Self {
-        Self { file, offset: 0, cutter: LineCutter::new(LONGEST_LINE), lines: 0 }
+        Self {
+            file,
+            offset: 0,
+            cutter: LineCutter::new(LONGEST_LINE),
+            lines: 0,
+        }
     }
 
     /// Reports what is written until `done` is told, then once more.
@@ -78,7 +83,8 @@ impl EventsFile {
         let read = self.file.read_at(&mut piece, self.offset)?;
         self.offset += read as u64;
         let lines = &mut self.lines;
-        self.cutter.push(&piece[..read], |line| note(lines, &line, reports));
+        self.cutter
+            .push(&piece[..read], |line| note(lines, &line, reports));
         Ok(read)
     }
 }
@@ -95,7 +101,10 @@ fn note(lines: &mut usize, line: &Line<'_>, reports: &mut Vec<(ProgressKind, Val
     }
     reports.push(match parse(line) {
         Ok(data) => (ProgressKind::Progress, data),
-        Err(reason) => (ProgressKind::Refused, json!({ "line": *lines, "reason": reason })),
+        Err(reason) => (
+            ProgressKind::Refused,
+            json!({ "line": *lines, "reason": reason }),
+        ),
     });
 }
 
@@ -105,14 +114,23 @@ fn parse(line: &Line<'_>) -> Result<Value, &'static str> {
     }
     let value: Value = serde_json::from_slice(line.bytes).map_err(|_| "is not JSON")?;
     let object = value.as_object().ok_or("is not a JSON object")?;
-    if object.keys().any(|key| key != "progress" && key != "message") {
+    if object
+        .keys()
+        .any(|key| key != "progress" && key != "message")
+    {
         return Err("has keys other than progress and message");
     }
     let progress = object.get("progress").ok_or("has no progress")?;
-    if !progress.as_f64().is_some_and(|fraction| (0.0..=1.0).contains(&fraction)) {
+    if !progress
+        .as_f64()
+        .is_some_and(|fraction| (0.0..=1.0).contains(&fraction))
+    {
         return Err("has a progress that is no number from 0 to 1");
     }
-    if object.get("message").is_some_and(|message| !message.is_string()) {
+    if object
+        .get("message")
+        .is_some_and(|message| !message.is_string())
+    {
         return Err("has a message that is not text");
     }
     Ok(value)
@@ -144,7 +162,13 @@ canary
 {"progress": 1}
 "#;
         let reports = read(text);
-        assert_eq!(reports[0], (ProgressKind::Progress, json!({ "progress": 0.4, "message": "half" })));
+        assert_eq!(
+            reports[0],
+            (
+                ProgressKind::Progress,
+                json!({ "progress": 0.4, "message": "half" })
+            )
+        );
         assert_eq!(reports[8].0, ProgressKind::Progress);
         for (index, (kind, data)) in reports[1..8].iter().enumerate() {
             assert_eq!(*kind, ProgressKind::Refused, "{data}");
@@ -155,8 +179,14 @@ canary
 
     #[test]
     fn a_long_line_is_refused_and_the_next_one_read() {
-        let text = format!("{{\"message\": \"{}\"}}\n{{\"progress\": 1}}\n", "x".repeat(LONGEST_LINE));
-        let kinds: Vec<_> = read(text.as_bytes()).into_iter().map(|(kind, _)| kind).collect();
+        let text = format!(
+            "{{\"message\": \"{}\"}}\n{{\"progress\": 1}}\n",
+            "x".repeat(LONGEST_LINE)
+        );
+        let kinds: Vec<_> = read(text.as_bytes())
+            .into_iter()
+            .map(|(kind, _)| kind)
+            .collect();
         assert_eq!(kinds, [ProgressKind::Refused, ProgressKind::Progress]);
     }
 

@@ -48,7 +48,10 @@ impl Executions {
 fn reap(tasks: &mut JoinSet<()>) {
     while let Some(ended) = tasks.try_join_next() {
         if ended.is_err_and(|error| error.is_panic()) {
-            tracing::error!(event = "execution_panicked", "an execution panicked; its job comes back by its lease");
+            tracing::error!(
+                event = "execution_panicked",
+                "an execution panicked; its job comes back by its lease"
+            );
         }
     }
 }

@@ -26,7 +26,13 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// Runs the job; whatever happens, its lease is spent or left to run out, and its slot is free at the end.
 pub(crate) async fn execute(app: Arc<App>, slot: Slot, leased: LeasedJob, held: Held) {
     let begun = Instant::now();
-    let LeasedJob { lease, job_type: name, payload, timeout, .. } = leased;
+    let LeasedJob {
+        lease,
+        job_type: name,
+        payload,
+        timeout,
+        ..
+    } = leased;
     let (job_id, attempt, fence) = (lease.job_id(), lease.attempt(), lease.fence());
     tracing::info!(event = "job_started", %job_id, job_type = %name, attempt, fence);
     let (outcome, limited) = match app.registry.get(&name) {
@@ -39,10 +45,16 @@ pub(crate) async fn execute(app: Arc<App>, slot: Slot, leased: LeasedJob, held: 
                 output: Arc::new(Output::new()),
                 bell: held.bell.clone(),
             };
-            (attempt_once(job_type, context, payload).await, job_type.terms.concurrency.is_some())
+            (
+                attempt_once(job_type, context, payload).await,
+                job_type.terms.concurrency.is_some(),
+            )
         }
         // Cannot be: only terms that the registry gave out are claimed.
-        Err(why) => (Outcome::Failed(format!("this runner does not take the job type: {why:?}")), false),
+        Err(why) => (
+            Outcome::Failed(format!("this runner does not take the job type: {why:?}")),
+            false,
+        ),
     };
     let word = word(&outcome);
     let duration_ms = begun.elapsed().as_secs_f64() * 1000.0;
@@ -68,10 +80,20 @@ pub(crate) async fn execute(app: Arc<App>, slot: Slot, leased: LeasedJob, held: 
 async fn attempt_once(job_type: &JobType, context: Context, payload: serde_json::Value) -> Outcome {
     let faults = job_type.faults(&payload);
     if !faults.is_empty() {
-        let faults: Vec<String> = faults.iter().map(|fault| format!("{} {}", fault.field, fault.detail)).collect();
-        return Outcome::Failed(format!("payload does not match the job type's schema: {}", faults.join("; ")));
+        let faults: Vec<String> = faults
+            .iter()
+            .map(|fault| format!("{} {}", fault.field, fault.detail))
+            .collect();
+        return Outcome::Failed(format!(
+            "payload does not match the job type's schema: {}",
+            faults.join("; ")
+        ));
     }
-    let (output, bell, timeout) = (Arc::clone(&context.output), context.bell.clone(), context.timeout);
+    let (output, bell, timeout) = (
+        Arc::clone(&context.output),
+        context.bell.clone(),
+        context.timeout,
+    );
     let mut storing = JoinSet::new();
     let (of_task, store, key) = (Arc::clone(&output), context.store.clone(), context.key);
     storing.spawn(async move { of_task.store_as_it_comes(&store, key).await });
@@ -79,7 +101,10 @@ async fn attempt_once(job_type: &JobType, context: Context, payload: serde_json:
     handler.spawn(Arc::clone(&job_type.work).work(context, payload));
     let outcome = watch(&mut handler, &bell, timeout).await;
     output.close();
-    if tokio::time::timeout(LAST_OUTPUT, storing.join_next()).await.is_err() {
+    if tokio::time::timeout(LAST_OUTPUT, storing.join_next())
+        .await
+        .is_err()
+    {
         tracing::warn!(event = "log_not_stored", job_id = %key.job_id, "the end of the output is lost");
     }
     outcome
@@ -103,10 +128,19 @@ async fn watch(handler: &mut JoinSet<Outcome>, bell: &Bell, timeout: Option<Dura
         limit = deadline => bell.ring(Interruption::TimedOut(limit)),
     }
     let why = bell.heard().await;
-    if tokio::time::timeout(why.grace() + AFTER_GRACE, ended(handler)).await.is_err() {
+    if tokio::time::timeout(why.grace() + AFTER_GRACE, ended(handler))
+        .await
+        .is_err()
+    {
         handler.abort_all();
-        if tokio::time::timeout(AFTER_GRACE, ended(handler)).await.is_err() {
-            tracing::error!(event = "handler_does_not_end", "a handler blocks its thread and cannot be stopped");
+        if tokio::time::timeout(AFTER_GRACE, ended(handler))
+            .await
+            .is_err()
+        {
+            tracing::error!(
+                event = "handler_does_not_end",
+                "a handler blocks its thread and cannot be stopped"
+            );
         }
     }
     bell.rung().unwrap_or(why).outcome()
@@ -162,7 +196,11 @@ mod tests {
 
     const LONG: Duration = Duration::from_secs(60);
 
-    async fn watched(work: impl Future<Output = Outcome> + Send + 'static, bell: &Bell, timeout: Duration) -> Outcome {
+    async fn watched(
+        work: impl Future<Output = Outcome> + Send + 'static,
+        bell: &Bell,
+        timeout: Duration,
+    ) -> Outcome {
         let mut handler = JoinSet::new();
         handler.spawn(work);
         watch(&mut handler, bell, Some(timeout)).await
@@ -170,7 +208,12 @@ mod tests {
 
     #[tokio::test]
     async fn a_handler_that_ends_decides_for_itself() {
-        let ended = watched(async { Outcome::Failed("x".to_owned()) }, &Bell::new(), LONG).await;
+        let ended = watched(
+            async { Outcome::Failed("x".to_owned()) },
+            &Bell::new(),
+            LONG,
+        )
+        .await;
         assert_eq!(ended, Outcome::Failed("x".to_owned()));
     }
 

@@ -46,7 +46,11 @@ pub struct Terms {
 
 impl Default for Terms {
     fn default() -> Self {
-        Self { max_attempts: 1, timeout: None, concurrency: None }
+        Self {
+            max_attempts: 1,
+            timeout: None,
+            concurrency: None,
+        }
     }
 }
 
@@ -87,27 +91,43 @@ pub(crate) struct Added {
 impl Handlers {
     /// Adds a handler for a job type.
     pub fn add(&mut self, job_type: &str, terms: Terms, handler: impl Handler) {
-        self.0.push(Added { job_type: job_type.to_owned(), terms, work: Arc::new(handler) });
+        self.0.push(Added {
+            job_type: job_type.to_owned(),
+            terms,
+            work: Arc::new(handler),
+        });
     }
 }
 
 impl fmt::Debug for Handlers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self.0.iter().map(|added| &added.job_type)).finish()
+        f.debug_list()
+            .entries(self.0.iter().map(|added| &added.job_type))
+            .finish()
     }
 }
 
 /// A handler of any type, as the executor runs it.
 pub(crate) trait Work: Send + Sync {
-    fn work(self: Arc<Self>, context: Context, payload: Value) -> Pin<Box<dyn Future<Output = Outcome> + Send>>;
+    fn work(
+        self: Arc<Self>,
+        context: Context,
+        payload: Value,
+    ) -> Pin<Box<dyn Future<Output = Outcome> + Send>>;
 }
 
 impl<H: Handler> Work for H {
-    fn work(self: Arc<Self>, context: Context, payload: Value) -> Pin<Box<dyn Future<Output = Outcome> + Send>> {
+    fn work(
+        self: Arc<Self>,
+        context: Context,
+        payload: Value,
+    ) -> Pin<Box<dyn Future<Output = Outcome> + Send>> {
         Box::pin(async move {
             let payload = match serde_json::from_value(payload) {
                 Ok(payload) => payload,
-                Err(error) => return Outcome::Failed(format!("payload does not fit the job type: {error}")),
+                Err(error) => {
+                    return Outcome::Failed(format!("payload does not fit the job type: {error}"));
+                }
             };
             match self.run(&context, payload).await.map(serde_json::to_value) {
                 Ok(Ok(result)) => Outcome::Succeeded(result),

@@ -33,7 +33,13 @@ pub(crate) async fn keep_house(app: Arc<App>) {
                 away = true;
             }
         }
-        tokio::time::sleep(app.limits.poll_interval.unwrap_or(REPORT_EVERY).max(SHORTEST)).await;
+        tokio::time::sleep(
+            app.limits
+                .poll_interval
+                .unwrap_or(REPORT_EVERY)
+                .max(SHORTEST),
+        )
+        .await;
     }
 }
 
@@ -54,7 +60,10 @@ async fn once(app: &App) -> Result<(), StoreError> {
 /// When the database does not answer.
 pub(crate) async fn tick(app: &App) -> Result<Swept, StoreError> {
     app.report().await?;
-    let swept = app.store.sweep(&format!("sweep:{}", app.identity.id)).await?;
+    let swept = app
+        .store
+        .sweep(&format!("sweep:{}", app.identity.id))
+        .await?;
     if swept != Swept::default() {
         tracing::info!(
             event = "swept",

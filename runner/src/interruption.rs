@@ -37,13 +37,17 @@ impl Interruption {
     pub(crate) fn outcome(self) -> Outcome {
         match self {
             Self::Aborted => Outcome::Aborted,
-            Self::TimedOut(limit) => Outcome::Retry(format!("timed out after {} s", limit.as_secs())),
-            Self::Draining => Outcome::Released,
-            Self::LeaseEnding => {
-                Outcome::Retry("the runner could not renew its lease in time and stopped the work".to_owned())
+            Self::TimedOut(limit) => {
+                Outcome::Retry(format!("timed out after {} s", limit.as_secs()))
             }
+            Self::Draining => Outcome::Released,
+            Self::LeaseEnding => Outcome::Retry(
+                "the runner could not renew its lease in time and stopped the work".to_owned(),
+            ),
             // Offered all the same, so that the refusal is noted with the job.
-            Self::LeaseLost => Outcome::Retry("the runner had lost its lease and stopped the work".to_owned()),
+            Self::LeaseLost => {
+                Outcome::Retry("the runner had lost its lease and stopped the work".to_owned())
+            }
         }
     }
 }

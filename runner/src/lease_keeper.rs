@@ -47,9 +47,16 @@ impl Leases {
     /// Takes a lease into care; called by whoever claimed, in the same breath.
     pub(crate) fn hold(self: &Arc<Self>, key: LeaseKey, deadline: Instant) -> Held {
         let bell = Bell::new();
-        let entry = Entry { deadline, bell: bell.clone() };
+        let entry = Entry {
+            deadline,
+            bell: bell.clone(),
+        };
         self.with(|held| held.insert(key, entry));
-        Held { leases: Arc::clone(self), key, bell }
+        Held {
+            leases: Arc::clone(self),
+            key,
+            bell,
+        }
     }
 
     /// Rings the bell of everything that runs.
@@ -68,7 +75,10 @@ impl Leases {
 
     fn earliest_deadline(&self) -> Option<Instant> {
         self.with(|held| {
-            held.values().filter(|entry| entry.bell.rung().is_none()).map(|entry| entry.deadline).min()
+            held.values()
+                .filter(|entry| entry.bell.rung().is_none())
+                .map(|entry| entry.deadline)
+                .min()
         })
     }
 
@@ -81,12 +91,20 @@ impl Leases {
     }
 
     /// Notes the answer to a renewal of `asked` that was sent at `sent`: what it does not name is lost.
-    fn note(&self, asked: &[LeaseKey], renewed: &[(LeaseKey, bool)], sent: Instant, lease: Duration) {
+    fn note(
+        &self,
+        asked: &[LeaseKey],
+        renewed: &[(LeaseKey, bool)],
+        sent: Instant,
+        lease: Duration,
+    ) {
         let renewed: HashMap<_, _> = renewed.iter().copied().collect();
         self.with(|held| {
             for key in asked {
                 // Whoever has finished meanwhile is gone from here, and rightly missing there.
-                let Some(entry) = held.get_mut(key) else { continue };
+                let Some(entry) = held.get_mut(key) else {
+                    continue;
+                };
                 match renewed.get(key) {
                     Some(abort_requested) => {
                         entry.deadline = sent + lease;
@@ -115,7 +133,11 @@ pub(crate) struct LeaseKeeper {
 
 impl LeaseKeeper {
     /// Starts it; `options` name the database, the limits are its own.
-    pub(crate) fn start(leases: Arc<Leases>, options: StoreOptions, lease: Duration) -> io::Result<Self> {
+    pub(crate) fn start(
+        leases: Arc<Leases>,
+        options: StoreOptions,
+        lease: Duration,
+    ) -> io::Result<Self> {
         let (stopper, stop) = Stop::new();
         let (tell, ended) = oneshot::channel();
         let patience = lease / 4;
@@ -125,7 +147,9 @@ impl LeaseKeeper {
             statement_timeout: patience,
             ..options
         };
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
         let keep = move || {
             match runtime.block_on(keep(&leases, &options, lease, stop)) {
                 Ok(()) => {}
@@ -133,8 +157,14 @@ impl LeaseKeeper {
             }
             let _ = tell.send(());
         };
-        let thread = std::thread::Builder::new().name("lease-keeper".to_owned()).spawn(keep)?;
-        Ok(Self { stopper, ended, thread })
+        let thread = std::thread::Builder::new()
+            .name("lease-keeper".to_owned())
+            .spawn(keep)?;
+        Ok(Self {
+            stopper,
+            ended,
+            thread,
+        })
     }
 
     /// Ends when the thread has ended, as it should not before it was stopped.
@@ -152,13 +182,20 @@ impl LeaseKeeper {
     }
 }
 
-async fn keep(leases: &Leases, options: &StoreOptions, lease: Duration, stop: Stop) -> Result<(), StoreError> {
+async fn keep(
+    leases: &Leases,
+    options: &StoreOptions,
+    lease: Duration,
+    stop: Stop,
+) -> Result<(), StoreError> {
     // Made here, because a pool belongs to the runtime in which it was made.
     let store = Store::new(options)?;
     let margin = LONGEST_MARGIN.min(lease / 4);
     let mut next = Instant::now() + lease / 3;
     loop {
-        let end = leases.earliest_deadline().and_then(|deadline| deadline.checked_sub(margin));
+        let end = leases
+            .earliest_deadline()
+            .and_then(|deadline| deadline.checked_sub(margin));
         tokio::select! {
             () = stop.requested() => break,
             () = tokio::time::sleep_until(end.map_or(next, |end| end.min(next)).into()) => {}
@@ -166,7 +203,11 @@ async fn keep(leases: &Leases, options: &StoreOptions, lease: Duration, stop: St
         leases.ring_those_ending_before(Instant::now() + margin);
         if Instant::now() >= next {
             let sent = Instant::now();
-            let wait = if renew(leases, &store, lease, margin).await { lease / 3 } else { lease / 12 };
+            let wait = if renew(leases, &store, lease, margin).await {
+                lease / 3
+            } else {
+                lease / 12
+            };
             next = sent + wait;
         }
     }
@@ -181,7 +222,9 @@ async fn renew(leases: &Leases, store: &Store, lease: Duration, margin: Duration
         return true;
     }
     let sent = Instant::now();
-    let end = leases.earliest_deadline().and_then(|deadline| deadline.checked_sub(margin));
+    let end = leases
+        .earliest_deadline()
+        .and_then(|deadline| deadline.checked_sub(margin));
     let give_up = end.map_or(sent + lease / 4, |end| end.min(sent + lease / 4));
     match tokio::time::timeout_at(give_up.into(), store.renew(&keys, lease)).await {
         Ok(Ok(renewed)) => {
@@ -193,7 +236,11 @@ async fn renew(leases: &Leases, store: &Store, lease: Duration, margin: Duration
             false
         }
         Err(_) => {
-            tracing::warn!(event = "renewal_failed", leases = keys.len(), "the database did not answer in time");
+            tracing::warn!(
+                event = "renewal_failed",
+                leases = keys.len(),
+                "the database did not answer in time"
+            );
             false
         }
     }
@@ -207,7 +254,11 @@ mod tests {
     const LEASE: Duration = Duration::from_secs(30);
 
     fn key(job: u128, fence: i64) -> LeaseKey {
-        LeaseKey { job_id: Uuid::from_u128(job), fence, attempt: 1 }
+        LeaseKey {
+            job_id: Uuid::from_u128(job),
+            fence,
+            attempt: 1,
+        }
     }
 
     #[test]
@@ -217,7 +268,12 @@ mod tests {
         let [kept, aborted, lost] = [1, 2, 3].map(|job| leases.hold(key(job, 7), begun + LEASE));
         let asked = leases.keys();
         let sent = begun + LEASE / 3;
-        leases.note(&asked, &[(key(1, 7), false), (key(2, 7), true), (key(3, 8), false)], sent, LEASE);
+        leases.note(
+            &asked,
+            &[(key(1, 7), false), (key(2, 7), true), (key(3, 8), false)],
+            sent,
+            LEASE,
+        );
         assert_eq!(kept.bell.rung(), None);
         assert_eq!(aborted.bell.rung(), Some(Interruption::Aborted));
         assert_eq!(lost.bell.rung(), Some(Interruption::LeaseLost));
@@ -241,7 +297,10 @@ mod tests {
         let leases = Arc::new(Leases::default());
         let now = Instant::now();
         let [soon, later] = [1_u32, 60].map(|seconds| {
-            leases.hold(key(seconds.into(), 1), now + Duration::from_secs(seconds.into()))
+            leases.hold(
+                key(seconds.into(), 1),
+                now + Duration::from_secs(seconds.into()),
+            )
         });
         leases.ring_those_ending_before(now + LONGEST_MARGIN);
         assert_eq!(soon.bell.rung(), Some(Interruption::LeaseEnding));

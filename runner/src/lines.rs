@@ -18,7 +18,11 @@ pub(crate) struct LineCutter {
 
 impl LineCutter {
     pub(crate) fn new(longest: usize) -> Self {
-        Self { begun: Vec::new(), left_out: 0, longest }
+        Self {
+            begun: Vec::new(),
+            left_out: 0,
+            longest,
+        }
     }
 
     /// Takes the next bytes and gives every line that ends in them.
@@ -42,7 +46,10 @@ impl LineCutter {
     }
 
     fn keep(&mut self, piece: &[u8]) {
-        let room = self.longest.saturating_sub(self.begun.len()).min(piece.len());
+        let room = self
+            .longest
+            .saturating_sub(self.begun.len())
+            .min(piece.len());
         let (kept, rest) = piece.split_at(room);
         self.begun.extend_from_slice(kept);
         self.left_out = self.left_out.saturating_add(rest.len() as u64);
@@ -53,7 +60,10 @@ impl LineCutter {
             Some((b'\r', rest)) if self.left_out == 0 => rest,
             _ => &self.begun,
         };
-        give(Line { bytes, left_out: self.left_out });
+        give(Line {
+            bytes,
+            left_out: self.left_out,
+        });
         self.begun.clear();
         self.left_out = 0;
     }
@@ -66,7 +76,12 @@ mod tests {
     fn cut(longest: usize, pieces: &[&[u8]]) -> Vec<(String, u64)> {
         let mut cutter = LineCutter::new(longest);
         let mut lines = Vec::new();
-        let mut keep = |line: Line<'_>| lines.push((String::from_utf8_lossy(line.bytes).into_owned(), line.left_out));
+        let mut keep = |line: Line<'_>| {
+            lines.push((
+                String::from_utf8_lossy(line.bytes).into_owned(),
+                line.left_out,
+            ))
+        };
         for piece in pieces {
             cutter.push(piece, &mut keep);
         }
@@ -81,14 +96,20 @@ mod tests {
     #[test]
     fn lines_are_found_however_the_bytes_come() {
         assert_eq!(lines(&[b"a\nb\n"]), ["a", "b"]);
-        assert_eq!(lines(&[b"a", b"b\nc", b"", b"\n\n", b"d"]), ["ab", "c", "", "d"]);
+        assert_eq!(
+            lines(&[b"a", b"b\nc", b"", b"\n\n", b"d"]),
+            ["ab", "c", "", "d"]
+        );
         assert_eq!(lines(&[b"a\r\nb\r", b"\n"]), ["a", "b"]);
         assert_eq!(lines(&[b""]), Vec::<String>::new());
     }
 
     #[test]
     fn a_long_line_is_cut_and_says_by_how_much() {
-        assert_eq!(cut(3, &[b"abc\nabcd\nab", b"cdef"]), [("abc".into(), 0), ("abc".into(), 1), ("abc".into(), 3)]);
+        assert_eq!(
+            cut(3, &[b"abc\nabcd\nab", b"cdef"]),
+            [("abc".into(), 0), ("abc".into(), 1), ("abc".into(), 3)]
+        );
     }
 
     #[test]

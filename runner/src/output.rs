@@ -70,7 +70,10 @@ impl Output {
             tail: VecDeque::new(),
             log: Log::default(),
         };
-        Self { state: Mutex::new(state), changed: Notify::new() }
+        Self {
+            state: Mutex::new(state),
+            changed: Notify::new(),
+        }
     }
 
     /// Takes what was read of a stream.
@@ -96,7 +99,8 @@ impl Output {
     /// Stores what comes until it is closed and everything is stored, or the lease is lost.
     pub(crate) async fn store_as_it_comes(&self, store: &Store, key: LeaseKey) {
         loop {
-            self.until(|log| log.closed || !log.waiting.is_empty()).await;
+            self.until(|log| log.closed || !log.waiting.is_empty())
+                .await;
             let full = self.until(|log| log.closed || log.waiting_bytes >= FLUSH_AT);
             // Running out of time is what usually ends this.
             let _ = tokio::time::timeout(FLUSH_AFTER, full).await;
@@ -158,11 +162,17 @@ impl State {
         if self.log.closed {
             return;
         }
-        for (stream, cutter) in [(Stream::Stdout, &mut self.stdout), (Stream::Stderr, &mut self.stderr)] {
+        for (stream, cutter) in [
+            (Stream::Stdout, &mut self.stdout),
+            (Stream::Stderr, &mut self.stderr),
+        ] {
             cutter.finish(|line| self.log.add(stream, &line));
         }
         if self.log.discarded > 0 {
-            let remark = format!("[output cut here: {} more bytes were discarded]\n", self.log.discarded);
+            let remark = format!(
+                "[output cut here: {} more bytes were discarded]\n",
+                self.log.discarded
+            );
             self.log.append("runner", &remark);
         }
         self.log.closed = true;
@@ -175,7 +185,10 @@ impl Log {
         if self.kept + length > MOST {
             // From here on nothing is kept, so that what is kept has no gaps.
             self.kept = MOST;
-            self.discarded = self.discarded.saturating_add(length as u64).saturating_add(line.left_out);
+            self.discarded = self
+                .discarded
+                .saturating_add(length as u64)
+                .saturating_add(line.left_out);
             return;
         }
         self.kept += length;
@@ -199,7 +212,13 @@ impl Log {
             _ => {
                 self.chunks += 1;
                 let (chunk, first_line) = (self.chunks, self.lines);
-                self.waiting.push(LogChunk { chunk, stream, first_line, lines: 1, body: line.to_owned() });
+                self.waiting.push(LogChunk {
+                    chunk,
+                    stream,
+                    first_line,
+                    lines: 1,
+                    body: line.to_owned(),
+                });
             }
         }
     }
@@ -226,7 +245,10 @@ mod tests {
         output.push(Stream::Stderr, b"two\n");
         output.push(Stream::Stdout, b"line\nthree");
         output.close();
-        let found: Vec<_> = chunks(&output).into_iter().map(|c| (c.chunk, c.stream, c.first_line, c.lines, c.body)).collect();
+        let found: Vec<_> = chunks(&output)
+            .into_iter()
+            .map(|c| (c.chunk, c.stream, c.first_line, c.lines, c.body))
+            .collect();
         assert_eq!(
             found,
             [
@@ -246,13 +268,24 @@ mod tests {
         }
         output.close();
         let chunks = chunks(&output);
-        let kept: usize = chunks.iter().filter(|chunk| chunk.stream == "stdout").map(|chunk| chunk.body.len()).sum();
+        let kept: usize = chunks
+            .iter()
+            .filter(|chunk| chunk.stream == "stdout")
+            .map(|chunk| chunk.body.len())
+            .sum();
         assert_eq!(kept, MOST);
         let remark = chunks.last().expect("a remark");
         assert_eq!(remark.stream, "runner");
         let more = 200 * flood.len() - MOST;
-        assert_eq!(remark.body, format!("[output cut here: {more} more bytes were discarded]\n"));
-        assert!(chunks.iter().all(|chunk| chunk.body.len() <= FLUSH_AT + LONGEST_LINE));
+        assert_eq!(
+            remark.body,
+            format!("[output cut here: {more} more bytes were discarded]\n")
+        );
+        assert!(
+            chunks
+                .iter()
+                .all(|chunk| chunk.body.len() <= FLUSH_AT + LONGEST_LINE)
+        );
     }
 
     #[test]
@@ -261,7 +294,11 @@ mod tests {
         output.push(Stream::Stdout, &[b'x'; LONGEST_LINE + 5]);
         output.push(Stream::Stdout, b"\n\xff\0\n");
         let body = chunks(&output).remove(0).body;
-        assert!(body.ends_with("x [line cut here: 5 more bytes]\n\u{fffd}\0\n"), "{}", &body[LONGEST_LINE - 1..]);
+        assert!(
+            body.ends_with("x [line cut here: 5 more bytes]\n\u{fffd}\0\n"),
+            "{}",
+            &body[LONGEST_LINE - 1..]
+        );
     }
 
     #[test]
@@ -272,6 +309,9 @@ mod tests {
         }
         output.push(Stream::Stderr, b"the cause\n");
         let tail = output.stderr_tail();
-        assert!(tail.ends_with("noise\nthe cause") && tail.len() <= TAIL, "{tail}");
+        assert!(
+            tail.ends_with("noise\nthe cause") && tail.len() <= TAIL,
+            "{tail}"
+        );
     }
 }

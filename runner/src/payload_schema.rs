@@ -32,7 +32,12 @@ impl PayloadSchema {
     pub(crate) fn new(schema: &Value) -> Result<Self, String> {
         jsonschema::validator_for(schema)
             .map(Self)
-            .map_err(|error| format!("is no usable JSON Schema at \"{}\": correct it", error.instance_path()))
+            .map_err(|error| {
+                format!(
+                    "is no usable JSON Schema at \"{}\": correct it",
+                    error.instance_path()
+                )
+            })
     }
 
     /// What of the payload is wrong, by JSON pointers below `/payload`; empty when it fits.
@@ -41,7 +46,10 @@ impl PayloadSchema {
             .iter_errors(payload)
             .take(MOST_FAULTS)
             .map(|error| {
-                FieldError::new(format!("/payload{}", error.instance_path()), error.masked_with("it").to_string())
+                FieldError::new(
+                    format!("/payload{}", error.instance_path()),
+                    error.masked_with("it").to_string(),
+                )
             })
             .collect()
     }
@@ -64,7 +72,10 @@ mod tests {
         let faults = schema.faults(&json!({ "hours": "canary", "name": "canary" }));
         let places: Vec<&str> = faults.iter().map(|fault| fault.field.as_str()).collect();
         assert_eq!(places, ["/payload/hours", "/payload/name"]);
-        assert!(faults.iter().all(|fault| !fault.detail.contains("canary")), "{faults:?}");
+        assert!(
+            faults.iter().all(|fault| !fault.detail.contains("canary")),
+            "{faults:?}"
+        );
     }
 
     #[test]

@@ -50,7 +50,11 @@ impl From<ExitStatus> for Ended {
 ///
 /// # Errors
 /// When it cannot be started.
-pub(crate) async fn run(program: Program<'_>, output: &Arc<Output>, bell: &Bell) -> io::Result<Ended> {
+pub(crate) async fn run(
+    program: Program<'_>,
+    output: &Arc<Output>,
+    bell: &Bell,
+) -> io::Result<Ended> {
     let mut child = start(&program)?;
     let group = Group::of(&child);
     let mut feeding = JoinSet::new();
@@ -77,13 +81,24 @@ pub(crate) async fn run(program: Program<'_>, output: &Arc<Output>, bell: &Bell)
     Ok(status.into())
 }
 
-#[expect(clippy::disallowed_methods, reason = "this is the one place where handlers' processes are started")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "this is the one place where handlers' processes are started"
+)]
 fn start(program: &Program<'_>) -> io::Result<Child> {
-    let (name, arguments) = program.argv.split_first().ok_or(io::ErrorKind::InvalidInput)?;
+    let (name, arguments) = program
+        .argv
+        .split_first()
+        .ok_or(io::ErrorKind::InvalidInput)?;
     Command::new(name)
         .args(arguments)
         .env_clear()
-        .envs(program.environment.iter().map(|(name, value)| (name, value)))
+        .envs(
+            program
+                .environment
+                .iter()
+                .map(|(name, value)| (name, value)),
+        )
         .current_dir(program.folder)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -110,7 +125,12 @@ struct Group(Option<Pid>);
 
 impl Group {
     fn of(child: &Child) -> Self {
-        Self(child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw))
+        Self(
+            child
+                .id()
+                .and_then(|id| i32::try_from(id).ok())
+                .and_then(Pid::from_raw),
+        )
     }
 
     /// Asks the group to end, waits, and kills what is left of it.
@@ -148,7 +168,12 @@ mod tests {
         let argv = ["sh", "-c", script].map(str::to_owned);
         let folder = tempfile::tempdir().expect("a folder");
         let environment = vec![("PATH".to_owned(), "/usr/bin:/bin".to_owned())];
-        let program = Program { argv: &argv, environment, folder: folder.path(), stdin: stdin.to_vec() };
+        let program = Program {
+            argv: &argv,
+            environment,
+            folder: folder.path(),
+            stdin: stdin.to_vec(),
+        };
         run(program, output, bell).await.expect("started")
     }
 
@@ -185,7 +210,9 @@ mod tests {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
-        tokio::time::timeout(Duration::from_secs(10), dead).await.expect("dead");
+        tokio::time::timeout(Duration::from_secs(10), dead)
+            .await
+            .expect("dead");
     }
 
     #[tokio::test]
@@ -196,14 +223,18 @@ mod tests {
 
     #[tokio::test]
     async fn nothing_is_inherited_but_what_is_given() {
-        let (ended, environment) = ended("env | grep -v -e '^PWD=' -e '^_=' -e '^SHLVL=' >&2", b"").await;
+        let (ended, environment) =
+            ended("env | grep -v -e '^PWD=' -e '^_=' -e '^SHLVL=' >&2", b"").await;
         assert_eq!(ended, Ended::Exited(0));
         assert_eq!(environment, "PATH=/usr/bin:/bin");
     }
 
     #[tokio::test]
     async fn a_child_that_never_reads_its_payload_is_not_waited_for() {
-        assert_eq!(ended("exit 0", &vec![b'x'; 1024 * 1024]).await.0, Ended::Exited(0));
+        assert_eq!(
+            ended("exit 0", &vec![b'x'; 1024 * 1024]).await.0,
+            Ended::Exited(0)
+        );
     }
 
     #[tokio::test]
@@ -216,18 +247,27 @@ mod tests {
     #[tokio::test]
     async fn a_process_without_a_lease_is_killed_even_if_it_ignores_termination() {
         let script = "trap '' TERM; echo ready >&2; while :; do sleep 0.01; done";
-        assert_eq!(interrupted(script, Interruption::LeaseLost).await, Ended::Killed(9));
+        assert_eq!(
+            interrupted(script, Interruption::LeaseLost).await,
+            Ended::Killed(9)
+        );
     }
 
     #[tokio::test]
     async fn an_aborted_process_may_clean_up() {
         let script = "trap 'exit 7' TERM; echo ready >&2; while :; do sleep 0.01; done";
-        assert_eq!(interrupted(script, Interruption::Aborted).await, Ended::Exited(7));
+        assert_eq!(
+            interrupted(script, Interruption::Aborted).await,
+            Ended::Exited(7)
+        );
     }
 
     #[tokio::test]
     async fn an_aborted_process_that_ignores_it_is_killed() {
         let script = "trap '' TERM; echo ready >&2; while :; do sleep 0.01; done";
-        assert_eq!(interrupted(script, Interruption::Aborted).await, Ended::Killed(9));
+        assert_eq!(
+            interrupted(script, Interruption::Aborted).await,
+            Ended::Killed(9)
+        );
     }
 }

@@ -27,7 +27,10 @@ pub(crate) struct JobType {
 impl JobType {
     /// What is wrong with a payload; empty when it fits.
     pub(crate) fn faults(&self, payload: &Value) -> Vec<FieldError> {
-        self.schema.as_ref().map(|schema| schema.faults(payload)).unwrap_or_default()
+        self.schema
+            .as_ref()
+            .map(|schema| schema.faults(payload))
+            .unwrap_or_default()
     }
 }
 
@@ -42,11 +45,14 @@ pub(crate) enum NotTaken {
 impl From<NotTaken> for Problem {
     fn from(why: NotTaken) -> Self {
         match why {
-            NotTaken::NotInAllowlist => Self::forbidden("This job type is not in the runner's allowlist."),
-            NotTaken::NoHandler => Self::forbidden("This runner has no handler for this job type."),
-            NotTaken::FlagOff(flag) => {
-                Self::forbidden(format!("This job type is switched off; {} would switch it on.", flag.name()))
+            NotTaken::NotInAllowlist => {
+                Self::forbidden("This job type is not in the runner's allowlist.")
             }
+            NotTaken::NoHandler => Self::forbidden("This runner has no handler for this job type."),
+            NotTaken::FlagOff(flag) => Self::forbidden(format!(
+                "This job type is switched off; {} would switch it on.",
+                flag.name()
+            )),
         }
     }
 }
@@ -97,7 +103,11 @@ impl Registry {
         if !faults.is_empty() {
             return Err(StartError::JobTypes(faults));
         }
-        Ok(Self::allowed(known, config.allowlist.clone(), config.shared.flags))
+        Ok(Self::allowed(
+            known,
+            config.allowlist.clone(),
+            config.shared.flags,
+        ))
     }
 
     fn allowed(known: BTreeMap<Name, JobType>, allowlist: BTreeSet<Name>, flags: Flags) -> Self {
@@ -111,9 +121,18 @@ impl Registry {
                 taken.insert(name, job_type);
             }
         }
-        let terms: Vec<TypeTerms> = taken.values().map(|job_type| job_type.terms.clone()).collect();
+        let terms: Vec<TypeTerms> = taken
+            .values()
+            .map(|job_type| job_type.terms.clone())
+            .collect();
         let names = taken.keys().map(Name::to_string).collect();
-        Self { taken, terms, names, allowlist, flags }
+        Self {
+            taken,
+            terms,
+            names,
+            allowlist,
+            flags,
+        }
     }
 
     /// The type, or why it is not taken. Names are compared byte by byte.
@@ -139,11 +158,15 @@ impl Registry {
 
 fn built_in(store: &Store) -> Result<BTreeMap<Name, JobType>, StartError> {
     let fault = |why: String| StartError::JobTypes(vec![why]);
-    let name: Name = metrics_refresh::NAME.parse().map_err(|why| fault(format!("a built-in type {why}")))?;
+    let name: Name = metrics_refresh::NAME
+        .parse()
+        .map_err(|why| fault(format!("a built-in type {why}")))?;
     let schema = PayloadSchema::new(&metrics_refresh::schema()).map_err(fault)?;
     let job_type = JobType {
         terms: TypeTerms::new(name.clone()),
-        work: Arc::new(MetricsRefresh { store: store.clone() }),
+        work: Arc::new(MetricsRefresh {
+            store: store.clone(),
+        }),
         schema: Some(schema),
     };
     Ok(BTreeMap::from([(name, job_type)]))
@@ -155,26 +178,43 @@ fn declared(
     work_dir: &Arc<WorkDir>,
 ) -> Result<JobType, StartError> {
     let work: Arc<dyn Work> = match declared.work {
-        DeclaredWork::Command(line) => {
-            Arc::new(Command { line, inherited: Arc::clone(inherited), work_dir: Arc::clone(work_dir) })
-        }
+        DeclaredWork::Command(line) => Arc::new(Command {
+            line,
+            inherited: Arc::clone(inherited),
+            work_dir: Arc::clone(work_dir),
+        }),
         DeclaredWork::Http(call) => {
             let agent = concat!("ops-jobs-runner/", env!("CARGO_PKG_VERSION"));
-            let client = service::http_client::client(USUAL_LIMIT, agent).map_err(StartError::HttpClient)?;
+            let client =
+                service::http_client::client(USUAL_LIMIT, agent).map_err(StartError::HttpClient)?;
             Arc::new(Http { client, call })
         }
     };
-    Ok(JobType { terms: declared.terms, work, schema: declared.schema })
+    Ok(JobType {
+        terms: declared.terms,
+        work,
+        schema: declared.schema,
+    })
 }
 
 fn added(added: Added) -> Result<JobType, String> {
-    let job_type: Name = added.job_type.parse().map_err(|why| format!("{:?} {why}", added.job_type))?;
-    let timeout_seconds = added.terms.timeout.map(|limit| i32::try_from(limit.as_secs()).unwrap_or(i32::MAX));
+    let job_type: Name = added
+        .job_type
+        .parse()
+        .map_err(|why| format!("{:?} {why}", added.job_type))?;
+    let timeout_seconds = added
+        .terms
+        .timeout
+        .map(|limit| i32::try_from(limit.as_secs()).unwrap_or(i32::MAX));
     let terms = TypeTerms {
         job_type,
         max_attempts: i32::from(added.terms.max_attempts),
         timeout_seconds,
         concurrency: added.terms.concurrency.map(i32::from),
     };
-    Ok(JobType { terms, work: added.work, schema: None })
+    Ok(JobType {
+        terms,
+        work: added.work,
+        schema: None,
+    })
 }

@@ -30,10 +30,19 @@ impl WorkDir {
         let private = folders.work.is_none();
         let path = match &folders.work {
             Some(path) => path.clone(),
-            None => folders.temporary.join(format!("ops-runner-{}", service::ids::random_hex::<8>())),
+            None => folders
+                .temporary
+                .join(format!("ops-runner-{}", service::ids::random_hex::<8>())),
         };
-        DirBuilder::new().mode(0o700).recursive(!private).create(&path)?;
-        Ok(Self { path: std::path::absolute(path)?, after_run: folders.after_run, private })
+        DirBuilder::new()
+            .mode(0o700)
+            .recursive(!private)
+            .create(&path)?;
+        Ok(Self {
+            path: std::path::absolute(path)?,
+            after_run: folders.after_run,
+            private,
+        })
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -41,10 +50,17 @@ impl WorkDir {
     }
 
     /// Makes the folder of one run, with its payload in it.
-    pub(crate) fn run_folder(&self, key: LeaseKey, payload: &[u8]) -> io::Result<(RunFolder, File)> {
+    pub(crate) fn run_folder(
+        &self,
+        key: LeaseKey,
+        payload: &[u8],
+    ) -> io::Result<(RunFolder, File)> {
         let path = self.path.join(format!("{}-{}", key.job_id, key.fence));
         DirBuilder::new().mode(0o700).create(&path)?;
-        let folder = RunFolder { path, after_run: self.after_run };
+        let folder = RunFolder {
+            path,
+            after_run: self.after_run,
+        };
         DirBuilder::new().mode(0o700).create(folder.artifacts())?;
         private_file(&folder.payload())?.write_all(payload)?;
         let events = private_file(&folder.events())?;
@@ -90,7 +106,9 @@ impl RunFolder {
 
     /// The result that the command left, or what is wrong with it.
     pub(crate) fn read_result(&self) -> Result<Value, String> {
-        let text = self.read_result_text().map_err(|error| format!("result cannot be read: {}", error.kind()))?;
+        let text = self
+            .read_result_text()
+            .map_err(|error| format!("result cannot be read: {}", error.kind()))?;
         if text.len() as u64 > LARGEST_RESULT {
             return Err(format!("result is larger than {LARGEST_RESULT} bytes"));
         }
@@ -103,7 +121,11 @@ impl RunFolder {
     /// Empty where there is none. Follows no link and waits for no pipe that the command may have put there instead.
     fn read_result_text(&self) -> io::Result<Vec<u8>> {
         let flags = i32::try_from((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits()).unwrap_or(0);
-        let file = match OpenOptions::new().read(true).custom_flags(flags).open(self.result()) {
+        let file = match OpenOptions::new()
+            .read(true)
+            .custom_flags(flags)
+            .open(self.result())
+        {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             Err(error) => return Err(error),
@@ -121,7 +143,9 @@ impl RunFolder {
         let mut folders = vec![self.artifacts()];
         let mut files = 0;
         while let Some(folder) = folders.pop() {
-            let Ok(entries) = std::fs::read_dir(folder) else { continue };
+            let Ok(entries) = std::fs::read_dir(folder) else {
+                continue;
+            };
             for entry in entries.flatten() {
                 match entry.file_type() {
                     Ok(kind) if kind.is_dir() => folders.push(entry.path()),
@@ -145,7 +169,12 @@ impl Drop for RunFolder {
 }
 
 fn private_file(path: &Path) -> io::Result<File> {
-    OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)
 }
 
 fn remove(path: &Path) {
@@ -162,7 +191,13 @@ mod tests {
         let outer = tempfile::tempdir().expect("a folder");
         let path = outer.path().join("run");
         std::fs::create_dir_all(path.join("artifacts/deep")).expect("made");
-        (outer, RunFolder { path, after_run: AfterRun::Remove })
+        (
+            outer,
+            RunFolder {
+                path,
+                after_run: AfterRun::Remove,
+            },
+        )
     }
 
     #[test]

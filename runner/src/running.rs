@@ -113,10 +113,15 @@ pub async fn start(mut config: Config, handlers: Handlers) -> Result<RunningRunn
     let store = Store::new(&options).map_err(StartError::Store)?;
     let work_dir = Arc::new(WorkDir::prepare(&config.folders).map_err(StartError::WorkDir)?);
     let registry = Registry::new(&mut config, handlers, &store, &work_dir)?;
-    let listener = Listener::bind(config.bind, config.tls.as_ref()).await.map_err(StartError::Serve)?;
+    let listener = Listener::bind(config.bind, config.tls.as_ref())
+        .await
+        .map_err(StartError::Serve)?;
     let (stopper, stop) = Stop::new();
     let app = Arc::new(App {
-        identity: RunnerIdentity { id: config.runner_id.clone(), boot_id: service::ids::uuid_v7() },
+        identity: RunnerIdentity {
+            id: config.runner_id.clone(),
+            boot_id: service::ids::uuid_v7(),
+        },
         slots: Slots::new(config.limits.slots),
         limits: config.limits,
         store,
@@ -127,7 +132,8 @@ pub async fn start(mut config: Config, handlers: Handlers) -> Result<RunningRunn
         claiming: Mutex::new(()),
         backlog: Backlog::default(),
     });
-    let keeper = LeaseKeeper::start(Arc::clone(&app.leases), options, app.limits.lease).map_err(StartError::LeaseKeeper)?;
+    let keeper = LeaseKeeper::start(Arc::clone(&app.leases), options, app.limits.lease)
+        .map_err(StartError::LeaseKeeper)?;
     announce(&app, &listener, &work_dir, &config.shared.warnings);
     let mut running = RunningRunner {
         address: listener.address(),
@@ -192,16 +198,31 @@ async fn live(
     // A part that hears of the stop first may end before this does.
     let broken = broken.filter(|_| !app.stop.is_requested());
     if let Some(part) = broken {
-        tracing::error!(event = "part_ended", part, "the runner hands its jobs back and ends");
+        tracing::error!(
+            event = "part_ended",
+            part,
+            "the runner hands its jobs back and ends"
+        );
     }
     // A claim that is under way brings its jobs in before it is asked whether any are left.
     let _ = tokio::time::timeout(HANDING_BACK, dispatching.join_next()).await;
-    drain(&app, if broken.is_some() { Duration::ZERO } else { app.limits.drain }).await;
+    drain(
+        &app,
+        if broken.is_some() {
+            Duration::ZERO
+        } else {
+            app.limits.drain
+        },
+    )
+    .await;
     dispatching.shutdown().await;
     housekeeping.shutdown().await;
     api_stopper.stop();
     while serving.join_next().await.is_some() {}
-    if tokio::time::timeout(LAST_WORDS, app.store.sign_off(&app.identity)).await.is_err() {
+    if tokio::time::timeout(LAST_WORDS, app.store.sign_off(&app.identity))
+        .await
+        .is_err()
+    {
         tracing::warn!(event = "not_signed_off", "the database did not answer");
     }
     keeper.stop().await;
@@ -213,15 +234,26 @@ async fn live(
 async fn drain(app: &App, patience: Duration) {
     // The control plane should see it; if it does not, nothing is lost.
     let _ = tokio::time::timeout(LAST_WORDS, app.report()).await;
-    tracing::info!(event = "draining", slots_used = app.slots.used(), seconds = patience.as_secs());
+    tracing::info!(
+        event = "draining",
+        slots_used = app.slots.used(),
+        seconds = patience.as_secs()
+    );
     tokio::select! {
         () = app.executions.all_done() => return,
         () = tokio::time::sleep(patience) => {}
         () = app.stop.at_once() => {}
     }
     app.leases.interrupt_all(Interruption::Draining);
-    if tokio::time::timeout(HANDING_BACK, app.executions.all_done()).await.is_err() {
-        tracing::error!(event = "not_handed_back", slots_used = app.slots.used(), "jobs come back by their leases");
+    if tokio::time::timeout(HANDING_BACK, app.executions.all_done())
+        .await
+        .is_err()
+    {
+        tracing::error!(
+            event = "not_handed_back",
+            slots_used = app.slots.used(),
+            "jobs come back by their leases"
+        );
         app.executions.abort_all();
     }
 }

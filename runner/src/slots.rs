@@ -20,7 +20,10 @@ pub(crate) struct Slots {
 
 impl Slots {
     pub(crate) fn new(total: usize) -> Self {
-        Self { free: Arc::new(Semaphore::new(total)), total }
+        Self {
+            free: Arc::new(Semaphore::new(total)),
+            total,
+        }
     }
 
     pub(crate) fn total(&self) -> usize {
@@ -33,7 +36,10 @@ impl Slots {
 
     /// A slot, if one is free.
     pub(crate) fn take(&self) -> Option<Slot> {
-        Arc::clone(&self.free).try_acquire_owned().ok().map(|permit| Slot { _permit: permit })
+        Arc::clone(&self.free)
+            .try_acquire_owned()
+            .ok()
+            .map(|permit| Slot { _permit: permit })
     }
 
     /// Every slot that is free.

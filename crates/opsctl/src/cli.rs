@@ -13,13 +13,32 @@ use crate::{db, dev, exit, jobs, reference};
 #[command(name = "opsctl", version, after_help = exit::TABLE, propagate_version = false)]
 pub struct Cli {
     /// Settings file, .toml or .yaml; without it, the one that OPS_CONFIG names
-    #[arg(long, global = true, help_heading = "Options of every command", value_name = "FILE")]
+    #[arg(
+        long,
+        global = true,
+        help_heading = "Options of every command",
+        value_name = "FILE"
+    )]
     pub(crate) config: Option<PathBuf>,
     /// In which form data are written to standard output
-    #[arg(long, global = true, help_heading = "Options of every command", value_enum, default_value = "text", value_name = "FORM")]
+    #[arg(
+        long,
+        global = true,
+        help_heading = "Options of every command",
+        value_enum,
+        default_value = "text",
+        value_name = "FORM"
+    )]
     pub(crate) output: Output,
     /// Colours; `auto` heeds NO_COLOR
-    #[arg(long, global = true, help_heading = "Options of every command", value_enum, default_value = "auto", value_name = "WHEN")]
+    #[arg(
+        long,
+        global = true,
+        help_heading = "Options of every command",
+        value_enum,
+        default_value = "auto",
+        value_name = "WHEN"
+    )]
     pub(crate) color: Color,
     #[command(subcommand)]
     pub(crate) group: Group,
@@ -103,11 +122,16 @@ mod tests {
     #[test]
     fn no_argument_takes_a_secret() {
         fn arguments(command: &clap::Command) -> Vec<String> {
-            let own = command.get_arguments().map(|argument| argument.get_id().to_string());
-            own.chain(command.get_subcommands().flat_map(arguments)).collect()
+            let own = command
+                .get_arguments()
+                .map(|argument| argument.get_id().to_string());
+            own.chain(command.get_subcommands().flat_map(arguments))
+                .collect()
         }
         for argument in arguments(&command()) {
-            let secret = ["key", "token", "password", "secret", "database"].iter().any(|word| argument.contains(word));
+            let secret = ["key", "token", "password", "secret", "database"]
+                .iter()
+                .any(|word| argument.contains(word));
             assert!(!secret || argument == "idempotency_key", "{argument}");
         }
     }

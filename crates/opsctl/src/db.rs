@@ -36,11 +36,17 @@ pub(crate) enum Command {
     Bootstrap,
 }
 
-pub(crate) async fn run(command: Command, settings: &Settings, screen: &Screen) -> Result<Exit, Error> {
+pub(crate) async fn run(
+    command: Command,
+    settings: &Settings,
+    screen: &Screen,
+) -> Result<Exit, Error> {
     let store = open(settings.database_url()?.expose())?;
     let done = match command {
         Command::Migrate => migrate(&store, screen).await,
-        Command::Rollback { to, all, yes } => rollback(&store, if all { Some(0) } else { to }, yes, screen).await,
+        Command::Rollback { to, all, yes } => {
+            rollback(&store, if all { Some(0) } else { to }, yes, screen).await
+        }
         Command::Status => status(&store).await.map(|status| show(&status, screen)),
         Command::Bootstrap => bootstrap(&store, screen).await,
     };
@@ -58,7 +64,10 @@ pub(crate) fn open(url: &str) -> Result<Store, Error> {
 /// Applies what is missing and says what it was.
 pub(crate) async fn apply(store: &Store, screen: &Screen) -> Result<SchemaStatus, Error> {
     let before = status(store).await?;
-    let after = store.migrate().await.map_err(Error::database("migrate the database"))?;
+    let after = store
+        .migrate()
+        .await
+        .map_err(Error::database("migrate the database"))?;
     let names = difference(&after, &before);
     if !names.is_empty() {
         screen.say(&format!("applied {}", names.join(", ")));
@@ -70,7 +79,10 @@ async fn migrate(store: &Store, screen: &Screen) -> Result<(), Error> {
     let before = status(store).await?;
     let after = apply(store, screen).await?;
     if before == after {
-        screen.say(&format!("nothing to apply: the schema is at version {}", after.current));
+        screen.say(&format!(
+            "nothing to apply: the schema is at version {}",
+            after.current
+        ));
     }
     show(&after, screen);
     Ok(())
@@ -89,41 +101,72 @@ async fn rollback(store: &Store, to: Option<i64>, yes: bool, screen: &Screen) ->
         let why = "this takes every job with it: add --yes if that is meant, or take back fewer with --to";
         return Err(Error::Usage(why.to_owned()));
     }
-    let after = store.rollback_to(target).await.map_err(Error::database("roll back the database"))?;
-    screen.say(&format!("took back {}", difference(&before, &after).join(", ")));
+    let after = store
+        .rollback_to(target)
+        .await
+        .map_err(Error::database("roll back the database"))?;
+    screen.say(&format!(
+        "took back {}",
+        difference(&before, &after).join(", ")
+    ));
     show(&after, screen);
     Ok(())
 }
 
 /// The version to go back to: the one that was asked for, else the one before the newest.
 fn target(status: &SchemaStatus, to: Option<i64>) -> Result<i64, Error> {
-    let applied = || status.migrations.iter().filter(|migration| migration.applied).map(|migration| migration.version);
+    let applied = || {
+        status
+            .migrations
+            .iter()
+            .filter(|migration| migration.applied)
+            .map(|migration| migration.version)
+    };
     match to {
-        None => Ok(applied().filter(|version| *version < status.current).max().unwrap_or(0)),
+        None => Ok(applied()
+            .filter(|version| *version < status.current)
+            .max()
+            .unwrap_or(0)),
         Some(0) => Ok(0),
         Some(version) if applied().any(|applied| applied == version) => Ok(version),
-        Some(version) => Err(Error::Usage(format!("version {version} is not applied: see `opsctl db status`"))),
+        Some(version) => Err(Error::Usage(format!(
+            "version {version} is not applied: see `opsctl db status`"
+        ))),
     }
 }
 
 /// Whether there is a job, or whether that cannot be told, which counts as one.
 async fn holds_jobs(store: &Store) -> bool {
-    let newest = JobFilter { limit: 1, ..JobFilter::default() };
-    store.list(&newest).await.map_or(true, |page| !page.jobs.is_empty())
+    let newest = JobFilter {
+        limit: 1,
+        ..JobFilter::default()
+    };
+    store
+        .list(&newest)
+        .await
+        .map_or(true, |page| !page.jobs.is_empty())
 }
 
 async fn bootstrap(store: &Store, screen: &Screen) -> Result<(), Error> {
-    store.bootstrap_roles().await.map_err(Error::database("make the roles"))?;
+    store
+        .bootstrap_roles()
+        .await
+        .map_err(Error::database("make the roles"))?;
     match screen.output() {
         Output::Json => screen.json(&serde_json::json!({ "roles": ROLES })),
         Output::Text => ROLES.iter().for_each(|role| screen.line(role)),
     }
-    screen.say("the roles are there; grant them to the logins of the programs: grant ops_runner to LOGIN");
+    screen.say(
+        "the roles are there; grant them to the logins of the programs: grant ops_runner to LOGIN",
+    );
     Ok(())
 }
 
 async fn status(store: &Store) -> Result<SchemaStatus, Error> {
-    store.schema_status().await.map_err(Error::database("read the schema's version"))
+    store
+        .schema_status()
+        .await
+        .map_err(Error::database("read the schema's version"))
 }
 
 fn show(status: &SchemaStatus, screen: &Screen) {
@@ -135,22 +178,36 @@ fn show(status: &SchemaStatus, screen: &Screen) {
         .iter()
         .map(|migration| {
             let applied = if migration.applied { "yes" } else { "no" };
-            vec![format!("{:04}", migration.version), migration.name.clone(), applied.to_owned()]
+            vec![
+                format!("{:04}", migration.version),
+                migration.name.clone(),
+                applied.to_owned(),
+            ]
         })
         .collect();
     table(screen, &["VERSION", "NAME", "APPLIED"], &rows);
     if !status.is_expected() {
-        screen.say(&format!("the schema is at version {}, expected is {}", status.current, status.expected));
+        screen.say(&format!(
+            "the schema is at version {}, expected is {}",
+            status.current, status.expected
+        ));
     }
 }
 
 /// The names of the migrations that `more` has applied and `less` has not.
 fn difference(more: &SchemaStatus, less: &SchemaStatus) -> Vec<String> {
     let has = |status: &SchemaStatus, version: i64| {
-        status.migrations.iter().any(|migration| migration.version == version && migration.applied)
+        status
+            .migrations
+            .iter()
+            .any(|migration| migration.version == version && migration.applied)
     };
-    let new = more.migrations.iter().filter(|migration| migration.applied && !has(less, migration.version));
-    new.map(|migration| format!("{:04} {}", migration.version, migration.name)).collect()
+    let new = more
+        .migrations
+        .iter()
+        .filter(|migration| migration.applied && !has(less, migration.version));
+    new.map(|migration| format!("{:04} {}", migration.version, migration.name))
+        .collect()
 }
 
 #[cfg(test)]
@@ -160,8 +217,16 @@ mod tests {
     use super::*;
 
     fn at(current: i64) -> SchemaStatus {
-        let migration = |version| Migration { version, name: format!("m{version}"), applied: version <= current };
-        SchemaStatus { current, expected: 5, migrations: [1, 2, 5].map(migration).to_vec() }
+        let migration = |version| Migration {
+            version,
+            name: format!("m{version}"),
+            applied: version <= current,
+        };
+        SchemaStatus {
+            current,
+            expected: 5,
+            migrations: [1, 2, 5].map(migration).to_vec(),
+        }
     }
 
     #[test]

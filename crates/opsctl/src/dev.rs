@@ -9,7 +9,7 @@ mod reset;
 mod services;
 mod state;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Instant;
 
 use clap::{Args, Subcommand};
@@ -21,9 +21,8 @@ use crate::exit::Exit;
 use crate::jobs::status;
 use crate::screen::{Output, Screen};
 use crate::settings::{Settings, Surroundings};
-use banner::Banner;
 use database::Database;
-use keys::Keys;
+use keys::{KeyFiles, Keys};
 use services::{Ports, RUNS, Services, Start};
 use state::State;
 
@@ -62,7 +61,10 @@ pub(crate) async fn run(dev: Dev, settings: &Settings, screen: &Screen) -> Resul
     }
     let work = |stop| work(&dev, settings, &surroundings, screen, stop);
     let ended = service::until_signals(work).await;
-    ended.map_err(|source| Error::Io { doing: "listen for signals".to_owned(), source })?
+    ended.map_err(|source| Error::Io {
+        doing: "listen for signals".to_owned(),
+        source,
+    })?
 }
 
 /// Starts the database, works on it, and stops it, whatever came of the work.
@@ -74,61 +76,111 @@ async fn work(
     stop: Stop,
 ) -> Result<Exit, Error> {
     let begun = Instant::now();
-    let state = if dev.ephemeral { None } else { Some(State::open(dev.state.as_deref(), surroundings, screen)?) };
+    let state = if dev.ephemeral {
+        None
+    } else {
+        Some(State::open(dev.state.as_deref(), surroundings, screen)?)
+    };
     let given = settings.optional_database_url()?;
     let database = Database::open(state.as_ref(), given, surroundings, screen).await?;
-    let folder = state.as_ref().map_or_else(|| database.folder(), |state| state.folder().to_path_buf());
-    let done = on_database(dev, settings, &database, &folder, begun, screen, &stop).await;
-    database.close().await?;
-    done
+    let folder = state
+        .as_ref()
+        .map_or_else(|| database.folder(), |state| state.folder().to_path_buf());
+    let done = match SetUp::start(dev, settings, &database, folder, screen).await {
+        Ok(set_up) => set_up.serve(dev, begun, screen, &stop).await,
+        Err(error) => Err(error),
+    };
+    let closed = database.close().await;
+    // What went wrong first is what counts.
+    let exit = done?;
+    closed.map(|()| exit)
 }
 
-async fn on_database(
-    dev: &Dev,
-    settings: &Settings,
-    database: &Database,
-    folder: &Path,
-    begun: Instant,
-    screen: &Screen,
-    stop: &Stop,
-) -> Result<Exit, Error> {
-    let log = log_file::start(folder, &settings.log_level()?)?;
-    let keys = Keys::of(folder)?;
-    database.migrate(screen).await?;
-    let ports = Ports { control_plane: dev.control_plane_port, runner: dev.runner_port };
-    let handed_on = settings.handed_on()?;
-    let work_dir = (!dev.ephemeral).then(|| folder.join(RUNS));
-    let start = Start { ports, keys: &keys, database: database.url(), folder, work_dir, handed_on: &handed_on };
-    let services = Services::start(start, screen).await?;
-    let files = keys.keep(folder, &services)?;
-    let access = services.access(&keys);
-    let first = tokio::select! {
-        biased;
-        () = stop.requested() => None,
-        first = first_job::run(access, screen) => Some(first),
-    };
-    if dev.exit {
-        services.stop().await?;
-        return end_with(first, screen);
-    }
-    // A first job that could not be sent is told, and leaves everything there to look at.
-    if let Some(Err(error)) = &first {
-        screen.complain(error);
-    }
-    if !stop.is_requested() {
+/// A development set-up that serves.
+struct SetUp {
+    services: Services,
+    keys: Keys,
+    files: KeyFiles,
+    log: PathBuf,
+    psql: String,
+}
+
+impl SetUp {
+    async fn start(
+        dev: &Dev,
+        settings: &Settings,
+        database: &Database,
+        folder: PathBuf,
+        screen: &Screen,
+    ) -> Result<Self, Error> {
+        let log = log_file::start(&folder, &settings.log()?)?;
+        let keys = Keys::of(&folder)?;
+        database.migrate(screen).await?;
+        let start = Start {
+            ports: Ports {
+                control_plane: dev.control_plane_port,
+                runner: dev.runner_port,
+            },
+            keys: &keys,
+            database: database.url(),
+            folder: &folder,
+            work_dir: (!dev.ephemeral).then(|| folder.join(RUNS)),
+            handed_on: &settings.handed_on()?,
+        };
+        let services = Services::start(start, screen).await?;
+        let files = keys.keep(&folder, &services)?;
         let psql = database.psql();
-        Banner { services: &services, keys: &keys, files: &files, log: &log, psql: &psql, took: begun.elapsed() }.show(screen);
+        Ok(Self {
+            services,
+            keys,
+            files,
+            log,
+            psql,
+        })
     }
-    services.run_until(stop).await?;
-    screen.say("stopped");
-    Ok(Exit::Ok)
+
+    /// Shows the first job, then serves until stopping is requested, unless that job was all that was wanted.
+    async fn serve(
+        self,
+        dev: &Dev,
+        begun: Instant,
+        screen: &Screen,
+        stop: &Stop,
+    ) -> Result<Exit, Error> {
+        let access = self.services.access(&self.keys);
+        let first = tokio::select! {
+            biased;
+            () = stop.requested() => None,
+            first = first_job::run(access, screen) => Some(first),
+        };
+        if dev.exit {
+            self.services.stop().await?;
+            return end_with(first, screen);
+        }
+        // A first job that could not be sent is told, and leaves everything there to look at.
+        if let Some(Err(error)) = &first {
+            screen.complain(error);
+        }
+        if !stop.is_requested() {
+            banner::show(&self, begun.elapsed(), screen);
+        }
+        self.services.run_until(stop).await?;
+        screen.say("stopped");
+        Ok(Exit::Ok)
+    }
 }
 
 /// How `--exit` ends: well, if the first job did.
 fn end_with(first: Option<Result<Value, Error>>, screen: &Screen) -> Result<Exit, Error> {
-    let Some(job) = first.transpose()? else { return Ok(Exit::Failed) };
+    let Some(job) = first.transpose()? else {
+        return Ok(Exit::Failed);
+    };
     if screen.output() == Output::Json {
         screen.json(&job);
     }
-    Ok(if status(&job) == "succeeded" { Exit::Ok } else { Exit::Failed })
+    Ok(if status(&job) == "succeeded" {
+        Exit::Ok
+    } else {
+        Exit::Failed
+    })
 }

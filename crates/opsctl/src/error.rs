@@ -62,7 +62,10 @@ pub enum Error {
 
 impl Error {
     pub(crate) fn io(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
-        move |source| Self::Io { doing: format!("{doing} {}", path.display()), source }
+        move |source| Self::Io {
+            doing: format!("{doing} {}", path.display()),
+            source,
+        }
     }
 
     pub(crate) fn database(doing: &'static str) -> impl FnOnce(StoreError) -> Self {
@@ -75,7 +78,10 @@ impl Error {
             Self::Settings(_) | Self::Usage(_) => Exit::WrongUsage,
             Self::Unreachable { .. } => Exit::Unavailable,
             Self::Refused(refusal) => refusal.exit(),
-            Self::Database { source: StoreError::Unavailable(_), .. } => Exit::Unavailable,
+            Self::Database {
+                source: StoreError::Unavailable(_),
+                ..
+            } => Exit::Unavailable,
             Self::Foreign { .. }
             | Self::Database { .. }
             | Self::Postgres(_)
@@ -91,9 +97,10 @@ impl Error {
             Self::Unreachable { .. } => Some("check OPS_URL, and that the control plane runs"),
             Self::Foreign { .. } => Some("check that OPS_URL is the control plane's address"),
             Self::Refused(refusal) if refusal.status == 401 => Some("check OPS_API_KEY"),
-            Self::Database { source: StoreError::Unavailable(_), .. } => {
-                Some("check DATABASE_URL, and that PostgreSQL runs")
-            }
+            Self::Database {
+                source: StoreError::Unavailable(_),
+                ..
+            } => Some("check DATABASE_URL, and that PostgreSQL runs"),
             Self::Database { .. } => Some("check DATABASE_URL, and the rights of its role"),
             Self::Settings(_)
             | Self::Usage(_)
@@ -111,9 +118,13 @@ impl fmt::Display for Error {
         match self {
             Self::Settings(error) => write!(f, "{error}"),
             Self::Usage(text) | Self::Failed(text) => f.write_str(text),
-            Self::Unreachable { url, .. } => write!(f, "the control plane at {url} does not answer"),
+            Self::Unreachable { url, .. } => {
+                write!(f, "the control plane at {url} does not answer")
+            }
             Self::Refused(refusal) => write!(f, "{refusal}"),
-            Self::Foreign { url } => write!(f, "the answer of {url} is not that of a control plane"),
+            Self::Foreign { url } => {
+                write!(f, "the answer of {url} is not that of a control plane")
+            }
             Self::Database { doing, .. } => write!(f, "could not {doing}"),
             Self::Postgres(error) => write!(f, "{error}"),
             Self::Io { doing, .. } => write!(f, "could not {doing}"),
@@ -125,12 +136,18 @@ impl fmt::Display for Error {
 impl StdError for Error {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         match self {
-            Self::Unreachable { source, .. } | Self::Service { source, .. } => Some(source.as_ref()),
+            Self::Unreachable { source, .. } | Self::Service { source, .. } => {
+                Some(source.as_ref())
+            }
             Self::Database { source, .. } => Some(source),
             // It is shown whole, so its cause comes next.
             Self::Postgres(error) => error.source(),
             Self::Io { source, .. } => Some(source),
-            Self::Settings(_) | Self::Usage(_) | Self::Refused(_) | Self::Foreign { .. } | Self::Failed(_) => None,
+            Self::Settings(_)
+            | Self::Usage(_)
+            | Self::Refused(_)
+            | Self::Foreign { .. }
+            | Self::Failed(_) => None,
         }
     }
 }
@@ -150,7 +167,11 @@ impl From<local_postgres::Error> for Error {
 /// The whole error in one line: the sentence, its innermost cause, and what to do next.
 pub(crate) fn sentence(error: &Error) -> String {
     let mut text = error.to_string();
-    let cause = if matches!(error, Error::Service { .. }) { every_cause(error) } else { innermost(error) };
+    let cause = if matches!(error, Error::Service { .. }) {
+        every_cause(error)
+    } else {
+        innermost(error)
+    };
     if let Some(cause) = cause {
         text.push_str(": ");
         text.push_str(&cause);
@@ -160,7 +181,10 @@ pub(crate) fn sentence(error: &Error) -> String {
         text.push_str(advice);
     }
     if let Error::Refused(refusal) = error {
-        refusal.details().iter().for_each(|line| text.push_str(&format!("\n  {line}")));
+        refusal
+            .details()
+            .iter()
+            .for_each(|line| text.push_str(&format!("\n  {line}")));
     }
     text
 }
@@ -199,7 +223,10 @@ mod tests {
 
     #[test]
     fn an_error_is_one_line_with_its_cause_and_what_to_do() {
-        let error = Error::Database { doing: "migrate the database", source: StoreError::Refused("no".to_owned()) };
+        let error = Error::Database {
+            doing: "migrate the database",
+            source: StoreError::Refused("no".to_owned()),
+        };
         assert_eq!(
             sentence(&error),
             "could not migrate the database: the database refused the values: no; \
@@ -209,13 +236,22 @@ mod tests {
 
     #[test]
     fn the_line_of_postgresqls_own_source_is_left_out() {
-        assert_eq!(without_source_line("database \"x\" does not exist at line 948"), "database \"x\" does not exist");
-        assert_eq!(without_source_line("expected at line end"), "expected at line end");
+        assert_eq!(
+            without_source_line("database \"x\" does not exist at line 948"),
+            "database \"x\" does not exist"
+        );
+        assert_eq!(
+            without_source_line("expected at line end"),
+            "expected at line end"
+        );
     }
 
     #[test]
     fn what_passes_by_itself_has_a_code_of_its_own() {
-        let gone = Error::Unreachable { url: "http://h".to_owned(), source: "refused".into() };
+        let gone = Error::Unreachable {
+            url: "http://h".to_owned(),
+            source: "refused".into(),
+        };
         assert_eq!(gone.exit(), Exit::Unavailable);
         assert_eq!(Error::Usage(String::new()).exit(), Exit::WrongUsage);
         assert_eq!(Error::Failed(String::new()).exit(), Exit::Failed);

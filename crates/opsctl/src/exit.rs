@@ -82,7 +82,12 @@ mod tests {
             Exit::Unavailable,
         ];
         for exit in all {
-            assert!(TABLE.lines().any(|line| line.starts_with(&format!("{:>4}  ", exit.code()))), "{exit:?}");
+            assert!(
+                TABLE
+                    .lines()
+                    .any(|line| line.starts_with(&format!("{:>4}  ", exit.code()))),
+                "{exit:?}"
+            );
         }
         assert_eq!(TABLE.lines().count(), 1 + all.len());
     }

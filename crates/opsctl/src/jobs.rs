@@ -99,44 +99,80 @@ impl List {
             ("status", self.status),
             ("job_type", self.job_type.map(String::from)),
             ("queue", self.queue.map(String::from)),
-            ("label", self.label.map(|(name, value)| format!("{name}={value}"))),
+            (
+                "label",
+                self.label.map(|(name, value)| format!("{name}={value}")),
+            ),
             ("stalled", self.stalled.then(|| "true".to_owned())),
             ("created_after", self.created_after),
             ("created_before", self.created_before),
             ("limit", self.limit.map(|limit| limit.to_string())),
             ("cursor", self.cursor),
         ];
-        fields.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
+        fields
+            .into_iter()
+            .filter_map(|(name, value)| Some((name, value?)))
+            .collect()
     }
 }
 
-pub(crate) async fn run(command: Command, settings: &Settings, screen: &Screen) -> Result<Exit, Error> {
+pub(crate) async fn run(
+    command: Command,
+    settings: &Settings,
+    screen: &Screen,
+) -> Result<Exit, Error> {
     let control_plane = ControlPlane::new(settings.access()?)?;
     match command {
         Command::Submit(job) => return submit::run(job, &control_plane, screen).await,
-        Command::List(list) => show::page(&control_plane.get("/jobs", &list.query()).await?, screen),
-        Command::Get { id } => show::job(&control_plane.get(&format!("/jobs/{id}"), &[]).await?, screen),
+        Command::List(list) => {
+            show::page(&control_plane.get("/jobs", &list.query()).await?, screen);
+        }
+        Command::Get { id } => show::job(
+            &control_plane.get(&format!("/jobs/{id}"), &[]).await?,
+            screen,
+        ),
         Command::Events { id, after } => {
-            let after: Vec<_> = after.map(|seq| ("after", seq.to_string())).into_iter().collect();
-            show::events(&control_plane.get(&format!("/jobs/{id}/events"), &after).await?, screen);
+            let after: Vec<_> = after
+                .map(|seq| ("after", seq.to_string()))
+                .into_iter()
+                .collect();
+            show::events(
+                &control_plane
+                    .get(&format!("/jobs/{id}/events"), &after)
+                    .await?,
+                screen,
+            );
         }
         Command::Log { id } => log(&control_plane, id, screen).await?,
-        Command::Abort { id, reason } => show::job(&steer(&control_plane, id, "abort", reason).await?, screen),
-        Command::Retry { id, reason } => show::job(&steer(&control_plane, id, "retry", reason).await?, screen),
+        Command::Abort { id, reason } => {
+            show::job(&steer(&control_plane, id, "abort", reason).await?, screen);
+        }
+        Command::Retry { id, reason } => {
+            show::job(&steer(&control_plane, id, "retry", reason).await?, screen);
+        }
     }
     Ok(Exit::Ok)
 }
 
-async fn steer(control_plane: &ControlPlane, id: Uuid, verb: &str, reason: Option<String>) -> Result<Value, Error> {
+async fn steer(
+    control_plane: &ControlPlane,
+    id: Uuid,
+    verb: &str,
+    reason: Option<String>,
+) -> Result<Value, Error> {
     let body = reason.map_or_else(|| json!({}), |reason| json!({ "reason": reason }));
-    control_plane.post(&format!("/jobs/{id}/{verb}"), &body, &[]).await
+    control_plane
+        .post(&format!("/jobs/{id}/{verb}"), &body, &[])
+        .await
 }
 
 async fn log(control_plane: &ControlPlane, id: Uuid, screen: &Screen) -> Result<(), Error> {
     let text = control_plane.get_text(&format!("/jobs/{id}/log")).await?;
     match screen.output() {
         Output::Text => screen.raw(&text),
-        Output::Json => screen.json(&json!({ "job_id": id, "log": String::from_utf8_lossy(&text) })),
+        Output::Json => {
+            screen.json(&json!({ "job_id": id, "log": String::from_utf8_lossy(&text) }));
+        }
     }
     Ok(())
 }
@@ -158,7 +194,20 @@ mod tests {
             limit: Some(7),
             cursor: None,
         };
-        let query: Vec<_> = list.query().into_iter().map(|(name, value)| format!("{name}={value}")).collect();
-        assert_eq!(query, ["status=queued", "queue=default", "label=team=a=b", "stalled=true", "limit=7"]);
+        let query: Vec<_> = list
+            .query()
+            .into_iter()
+            .map(|(name, value)| format!("{name}={value}"))
+            .collect();
+        assert_eq!(
+            query,
+            [
+                "status=queued",
+                "queue=default",
+                "label=team=a=b",
+                "stalled=true",
+                "limit=7"
+            ]
+        );
     }
 }

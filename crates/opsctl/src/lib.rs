@@ -32,13 +32,19 @@ use settings::Settings;
 ///
 /// `environment` is the process's, or one made up by a test.
 pub async fn run(arguments: impl IntoIterator<Item = OsString>, environment: Environment) -> Exit {
-    let parsed = command().try_get_matches_from(arguments).and_then(|found| Cli::from_arg_matches(&found));
+    let parsed = command()
+        .try_get_matches_from(arguments)
+        .and_then(|found| Cli::from_arg_matches(&found));
     let cli = match parsed {
         Ok(cli) => cli,
         Err(error) => {
             // Where nobody reads, the exit code is all that can be said.
             let _ = error.print();
-            return if error.use_stderr() { Exit::WrongUsage } else { Exit::Ok };
+            return if error.use_stderr() {
+                Exit::WrongUsage
+            } else {
+                Exit::Ok
+            };
         }
     };
     let settings = Settings::new(cli.config.clone(), environment);

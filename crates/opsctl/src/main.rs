@@ -7,5 +7,7 @@ use service::Environment;
 #[tokio::main]
 async fn main() -> ExitCode {
     service::install_crypto();
-    opsctl::run(std::env::args_os(), Environment::of_process()).await.into()
+    opsctl::run(std::env::args_os(), Environment::of_process())
+        .await
+        .into()
 }

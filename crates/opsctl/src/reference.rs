@@ -11,7 +11,8 @@ use crate::error::Error;
 use crate::exit::Exit;
 use crate::screen::Screen;
 
-const MADE: &str = "<!-- Made from the code by `opsctl reference`; edit the code, not this file. -->";
+const MADE: &str =
+    "<!-- Made from the code by `opsctl reference`; edit the code, not this file. -->";
 
 /// Help is wrapped at this width on every terminal.
 const WIDTH: usize = 100;
@@ -41,7 +42,9 @@ pub(crate) fn run(reference: &Reference, screen: &Screen) -> Result<Exit, Error>
     let word = if reference.check { "stale" } else { "written" };
     match screen.output() {
         crate::screen::Output::Json => screen.json(&serde_json::json!({ word: stale })),
-        crate::screen::Output::Text => stale.iter().for_each(|name| screen.line(&format!("{word}: {name}"))),
+        crate::screen::Output::Text => stale
+            .iter()
+            .for_each(|name| screen.line(&format!("{word}: {name}"))),
     }
     if reference.check && !stale.is_empty() {
         screen.say("opsctl: these do not fit the code: run `cargo opsctl reference`");
@@ -68,12 +71,24 @@ fn documents() -> Result<[(&'static str, String); 3], Error> {
 
 fn configuration() -> String {
     let sections = [
-        ("Both programs", settings::markdown(service::SharedSettings::SETTINGS)),
+        (
+            "Both programs",
+            settings::markdown(service::SharedSettings::SETTINGS),
+        ),
         ("Control plane", settings::markdown(control_plane::SETTINGS)),
-        ("Control plane: other origins (CORS)", settings::markdown(service::Cors::SETTINGS)),
+        (
+            "Control plane: other origins (CORS)",
+            settings::markdown(service::Cors::SETTINGS),
+        ),
         ("Runner", settings::markdown(runner::SETTINGS)),
         ("opsctl", settings::markdown(crate::settings::SETTINGS)),
-        ("Feature flags", format!("Every flag is `0` unless set to `1`.\n\n{}", service::flags::markdown())),
+        (
+            "Feature flags",
+            format!(
+                "Every flag is `0` unless set to `1`.\n\n{}",
+                service::flags::markdown()
+            ),
+        ),
     ];
     let mut text = format!("{MADE}\n\n# Configuration\n\n{INTRODUCTION}");
     for (title, table) in sections {
@@ -91,7 +106,8 @@ its value, and ends with 2 before it listens.
 
 fn openapi() -> Result<String, Error> {
     let json = serde_json::to_string_pretty(&control_plane::openapi());
-    json.map(|text| text + "\n").map_err(|error| Error::Failed(format!("openapi.json cannot be made: {error}")))
+    json.map(|text| text + "\n")
+        .map_err(|error| Error::Failed(format!("openapi.json cannot be made: {error}")))
 }
 
 fn command_line() -> String {
@@ -104,17 +120,30 @@ fn command_line() -> String {
 
 /// The help of a command and of all below it, without those that clap adds by itself.
 fn section(command: &clap::Command, text: &mut String) {
-    let mut command = command.clone().term_width(WIDTH).max_term_width(WIDTH).color(clap::ColorChoice::Never);
+    let mut command = command
+        .clone()
+        .term_width(WIDTH)
+        .max_term_width(WIDTH)
+        .color(clap::ColorChoice::Never);
     let name = command.get_bin_name().unwrap_or("opsctl").to_owned();
     if name != "opsctl" {
         // What every command takes is told once.
-        command = command.mut_args(|argument| if argument.is_global_set() { argument.hide(true) } else { argument });
+        command = command.mut_args(|argument| {
+            if argument.is_global_set() {
+                argument.hide(true)
+            } else {
+                argument
+            }
+        });
     }
     let help = command.render_long_help().to_string();
     let lines: Vec<&str> = help.trim_end().lines().map(str::trim_end).collect();
     // Writing to a String cannot fail.
     let _ = write!(text, "\n## {name}\n\n```text\n{}\n```\n", lines.join("\n"));
-    for below in command.get_subcommands().filter(|below| below.get_name() != "help") {
+    for below in command
+        .get_subcommands()
+        .filter(|below| below.get_name() != "help")
+    {
         section(below, text);
     }
 }
@@ -124,7 +153,10 @@ mod tests {
     use super::*;
 
     fn check(root: &Path, check: bool) -> Exit {
-        let reference = Reference { check, root: root.to_path_buf() };
+        let reference = Reference {
+            check,
+            root: root.to_path_buf(),
+        };
         run(&reference, &Screen::plain()).expect("done")
     }
 
@@ -147,7 +179,12 @@ mod tests {
     #[test]
     fn every_command_and_setting_has_its_place() {
         let text = command_line();
-        for heading in ["opsctl dev reset", "opsctl db rollback", "opsctl jobs submit", "opsctl reference"] {
+        for heading in [
+            "opsctl dev reset",
+            "opsctl db rollback",
+            "opsctl jobs submit",
+            "opsctl reference",
+        ] {
             assert!(text.contains(&format!("\n## {heading}\n")), "{heading}");
         }
         let text = configuration();

@@ -76,11 +76,19 @@ enum Colored {
 impl Screen {
     /// A screen for people without colours.
     pub(crate) fn plain() -> Self {
-        Self { output: Output::Text, colored: Colored::No }
+        Self {
+            output: Output::Text,
+            colored: Colored::No,
+        }
     }
 
     /// A screen in this form; `no_color` and `force_color` are what the environment says of `auto`.
-    pub(crate) fn new(output: Output, color: Color, no_color: Option<&str>, force_color: Option<&str>) -> Self {
+    pub(crate) fn new(
+        output: Output,
+        color: Color,
+        no_color: Option<&str>,
+        force_color: Option<&str>,
+    ) -> Self {
         let forced = force_color.is_some_and(|word| word != "0");
         let colored = match color {
             Color::Always => Colored::Yes,
@@ -132,7 +140,9 @@ impl Screen {
     /// Tells an error, and how the command ends with it.
     pub(crate) fn complain(&self, error: &Error) -> Exit {
         match error {
-            Error::Settings(error) => self.say(&format!("opsctl: the configuration is wrong:\n{error}")),
+            Error::Settings(error) => {
+                self.say(&format!("opsctl: the configuration is wrong:\n{error}"));
+            }
             _ => self.say(&format!("opsctl: {}", sentence(error))),
         }
         error.exit()
@@ -149,7 +159,15 @@ impl Screen {
 
 /// A text that cannot move the cursor or change colours, because others wrote it.
 pub(crate) fn harmless(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() && c != '\t' { '\u{fffd}' } else { c }).collect()
+    text.chars()
+        .map(|c| {
+            if c.is_control() && c != '\t' {
+                '\u{fffd}'
+            } else {
+                c
+            }
+        })
+        .collect()
 }
 
 #[cfg(test)]
@@ -158,8 +176,13 @@ mod tests {
 
     #[test]
     fn colour_is_asked_for_or_follows_the_environment() {
-        let paint = |color, no_color, force| Screen::new(Output::Text, color, no_color, force).paint(Ink::Good, "x");
-        assert_eq!(paint(Color::Always, Some("1"), None), "\u{1b}[32mx\u{1b}[0m");
+        let paint = |color, no_color, force| {
+            Screen::new(Output::Text, color, no_color, force).paint(Ink::Good, "x")
+        };
+        assert_eq!(
+            paint(Color::Always, Some("1"), None),
+            "\u{1b}[32mx\u{1b}[0m"
+        );
         assert_eq!(paint(Color::Never, None, Some("1")), "x");
         assert_eq!(paint(Color::Auto, Some("1"), Some("1")), "x");
         assert_eq!(paint(Color::Auto, None, Some("1")), "\u{1b}[32mx\u{1b}[0m");

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use service::settings::{Fallback, Kind, Setting, SettingsError};
+use service::telemetry::LogSettings;
 use service::{Environment, Secret, Sources, Values};
 use url::Url;
 
@@ -29,16 +30,41 @@ pub(crate) const SETTINGS: &[Setting] = &[
         Fallback::RequiredWhen("for `opsctl db`"),
         "the database; `opsctl dev` without it starts a private one",
     ),
-    Setting::new("NO_COLOR", Kind::Text, Fallback::Unset, "no colours, unless `--color always`"),
-    Setting::new("CLICOLOR_FORCE", Kind::Text, Fallback::Unset, "colours also where no terminal is, unless `0`"),
+    Setting::new(
+        "NO_COLOR",
+        Kind::Text,
+        Fallback::Unset,
+        "no colours, unless `--color always`",
+    ),
+    Setting::new(
+        "CLICOLOR_FORCE",
+        Kind::Text,
+        Fallback::Unset,
+        "colours also where no terminal is, unless `0`",
+    ),
 ];
 
 /// The surroundings of a developer's machine, for `opsctl dev`.
 const SURROUNDINGS: &[Setting] = &[
     Setting::new("HOME", Kind::Path, Fallback::Unset, "the user's folder"),
-    Setting::new("XDG_STATE_HOME", Kind::Path, Fallback::Unset, "where programs of the user keep their state"),
-    Setting::new("TMPDIR", Kind::Path, Fallback::Is("/tmp"), "for what does not last"),
-    Setting::new("PATH", Kind::Path, Fallback::Unset, "where programs are looked for"),
+    Setting::new(
+        "XDG_STATE_HOME",
+        Kind::Path,
+        Fallback::Unset,
+        "where programs of the user keep their state",
+    ),
+    Setting::new(
+        "TMPDIR",
+        Kind::Path,
+        Fallback::Is("/tmp"),
+        "for what does not last",
+    ),
+    Setting::new(
+        "PATH",
+        Kind::Path,
+        Fallback::Unset,
+        "where programs are looked for",
+    ),
 ];
 
 /// The sources of the command's settings; each command reads what it needs, and no more.
@@ -69,7 +95,12 @@ pub(crate) struct HandedOn(pub(crate) Vec<(String, String)>);
 
 impl Settings {
     pub(crate) fn new(config: Option<PathBuf>, environment: Environment) -> Self {
-        Self { sources: Sources { config, environment } }
+        Self {
+            sources: Sources {
+                config,
+                environment,
+            },
+        }
     }
 
     /// One settings file may serve all three programs, so that theirs are known here too.
@@ -90,18 +121,34 @@ impl Settings {
         let mut values = self.values();
         let no_color = values.optional_text("NO_COLOR");
         let force_color = values.optional_text("CLICOLOR_FORCE");
-        values.finish(Screen::new(output, color, no_color.as_deref(), force_color.as_deref()))
+        values.finish(Screen::new(
+            output,
+            color,
+            no_color.as_deref(),
+            force_color.as_deref(),
+        ))
     }
 
     pub(crate) fn access(&self) -> Result<Access, SettingsError> {
         let mut values = self.values();
         values.require("OPS_API_KEY");
-        let url = values.optional_url("OPS_URL").map(|url: Url| url.as_str().trim_end_matches('/').to_owned());
+        let url = values
+            .optional_url("OPS_URL")
+            .map(|url: Url| url.as_str().trim_end_matches('/').to_owned());
         let key = values.secret_list("OPS_API_KEY").into_iter().next();
-        if key.as_ref().is_some_and(|key| !key.expose().bytes().all(|byte| byte.is_ascii_graphic())) {
-            values.refuse("OPS_API_KEY", "has letters that no header can bear: set it to printable ASCII");
+        if key
+            .as_ref()
+            .is_some_and(|key| !key.expose().bytes().all(|byte| byte.is_ascii_graphic()))
+        {
+            values.refuse(
+                "OPS_API_KEY",
+                "has letters that no header can bear: set it to printable ASCII",
+            );
         }
-        values.finish(Access { url: url.unwrap_or_default(), key: key.unwrap_or_default() })
+        values.finish(Access {
+            url: url.unwrap_or_default(),
+            key: key.unwrap_or_default(),
+        })
     }
 
     pub(crate) fn database_url(&self) -> Result<Secret, SettingsError> {
@@ -111,7 +158,11 @@ impl Settings {
     }
 
     pub(crate) fn optional_database_url(&self) -> Result<Option<Secret>, SettingsError> {
-        if self.values().is_set("DATABASE_URL") { self.database_url().map(Some) } else { Ok(None) }
+        if self.values().is_set("DATABASE_URL") {
+            self.database_url().map(Some)
+        } else {
+            Ok(None)
+        }
     }
 
     pub(crate) fn surroundings(&self) -> Result<Surroundings, SettingsError> {
@@ -119,7 +170,9 @@ impl Settings {
         let surroundings = Surroundings {
             home: values.path("HOME"),
             xdg_state_home: values.path("XDG_STATE_HOME"),
-            temp_dir: values.path("TMPDIR").unwrap_or_else(|| PathBuf::from("/tmp")),
+            temp_dir: values
+                .path("TMPDIR")
+                .unwrap_or_else(|| PathBuf::from("/tmp")),
             path: values.path("PATH").map(PathBuf::into_os_string),
         };
         values.finish(surroundings)
@@ -128,17 +181,27 @@ impl Settings {
     pub(crate) fn handed_on(&self) -> Result<HandedOn, SettingsError> {
         let mut values = self.values();
         let texts = ["LANG", "TZ"].map(|name| (name, values.optional_text(name)));
-        let paths = ["PATH", "HOME", "TMPDIR"].map(|name| (name, values.path(name).and_then(|path| path.into_os_string().into_string().ok())));
-        let set = texts.into_iter().chain(paths).filter_map(|(name, value)| Some((name.to_owned(), value?)));
+        let paths = ["PATH", "HOME", "TMPDIR"].map(|name| {
+            (
+                name,
+                values
+                    .path(name)
+                    .and_then(|path| path.into_os_string().into_string().ok()),
+            )
+        });
+        let set = texts
+            .into_iter()
+            .chain(paths)
+            .filter_map(|(name, value)| Some((name.to_owned(), value?)));
         let handed_on = HandedOn(set.collect());
         values.finish(handed_on)
     }
 
     /// How much the services of `opsctl dev` log.
-    pub(crate) fn log_level(&self) -> Result<String, SettingsError> {
+    pub(crate) fn log(&self) -> Result<LogSettings, SettingsError> {
         let mut values = self.values();
-        let level = values.text("LOG_LEVEL");
-        values.finish(level)
+        let log = LogSettings::read(&mut values);
+        values.finish(log)
     }
 }
 
@@ -152,15 +215,29 @@ mod tests {
 
     #[test]
     fn the_first_of_several_keys_is_used_and_the_address_has_a_default() {
-        let access = settings(&[("OPS_API_KEY", "first, second")]).access().expect("right");
-        assert_eq!((access.url.as_str(), access.key.expose()), ("http://127.0.0.1:8000", "first"));
+        let access = settings(&[("OPS_API_KEY", "first, second")])
+            .access()
+            .expect("right");
+        assert_eq!(
+            (access.url.as_str(), access.key.expose()),
+            ("http://127.0.0.1:8000", "first")
+        );
     }
 
     #[test]
     fn what_is_missing_or_wrong_is_told_at_once_and_without_its_value() {
-        let error = settings(&[("OPS_URL", "canary")]).access().expect_err("wrong").to_string();
-        assert!(error.contains("OPS_URL") && error.contains("OPS_API_KEY"), "{error}");
-        let error = settings(&[("OPS_API_KEY", "canary\u{e9}")]).access().expect_err("wrong").to_string();
+        let error = settings(&[("OPS_URL", "canary")])
+            .access()
+            .expect_err("wrong")
+            .to_string();
+        assert!(
+            error.contains("OPS_URL") && error.contains("OPS_API_KEY"),
+            "{error}"
+        );
+        let error = settings(&[("OPS_API_KEY", "canary\u{e9}")])
+            .access()
+            .expect_err("wrong")
+            .to_string();
         assert!(!error.contains("canary"), "{error}");
         assert!(settings(&[]).database_url().is_err());
     }
@@ -169,6 +246,11 @@ mod tests {
     fn a_command_needs_only_its_own_settings() {
         assert!(settings(&[]).access().is_err());
         assert!(settings(&[]).screen(Output::Text, Color::Auto).is_ok());
-        assert!(settings(&[]).optional_database_url().expect("right").is_none());
+        assert!(
+            settings(&[])
+                .optional_database_url()
+                .expect("right")
+                .is_none()
+        );
     }
 }

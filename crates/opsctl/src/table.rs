@@ -4,7 +4,10 @@ use crate::screen::{Ink, Screen, harmless};
 
 /// Writes rows under a heading, each column as wide as its widest cell; words that are a status are coloured.
 pub(crate) fn table(screen: &Screen, heading: &[&str], rows: &[Vec<String>]) {
-    let rows: Vec<Vec<String>> = rows.iter().map(|row| row.iter().map(|cell| harmless(cell)).collect()).collect();
+    let rows: Vec<Vec<String>> = rows
+        .iter()
+        .map(|row| row.iter().map(|cell| harmless(cell)).collect())
+        .collect();
     let widths = widths(heading, &rows);
     let heading: Vec<String> = heading.iter().map(|cell| (*cell).to_owned()).collect();
     screen.line(&screen.paint(Ink::Faint, &line(&heading, &widths, |cell| cell.to_owned())));
@@ -22,7 +25,12 @@ fn widths(heading: &[&str], rows: &[Vec<String>]) -> Vec<usize> {
         .iter()
         .enumerate()
         .map(|(column, title)| {
-            let cells = rows.iter().filter_map(|row| row.get(column)).map(cell_width).max().unwrap_or(0);
+            let cells = rows
+                .iter()
+                .filter_map(|row| row.get(column))
+                .map(cell_width)
+                .max()
+                .unwrap_or(0);
             cells.max(title.chars().count())
         })
         .collect()
@@ -35,7 +43,10 @@ fn line(cells: &[String], widths: &[usize], paint: impl Fn(&str) -> String) -> S
         text.push_str(&paint(cell));
         if column + 1 < cells.len() {
             let width = widths.get(column).copied().unwrap_or(0);
-            text.extend(std::iter::repeat_n(' ', width.saturating_sub(cell.chars().count()) + 2));
+            text.extend(std::iter::repeat_n(
+                ' ',
+                width.saturating_sub(cell.chars().count()) + 2,
+            ));
         }
     }
     text.truncate(text.trim_end().len());

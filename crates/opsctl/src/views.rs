@@ -11,12 +11,30 @@ use crate::settings::Settings;
 use crate::table::table;
 
 pub(crate) async fn runners(settings: &Settings, screen: &Screen) -> Result<Exit, Error> {
-    let answer = ControlPlane::new(settings.access()?)?.get("/runners", &[]).await?;
+    let answer = ControlPlane::new(settings.access()?)?
+        .get("/runners", &[])
+        .await?;
     match screen.output() {
         Output::Json => screen.json(&answer),
         Output::Text => {
-            let members = ["id", "version", "slots_used", "slots_total", "draining", "last_seen_at", "job_types"];
-            let heading = ["ID", "VERSION", "USED", "SLOTS", "DRAINING", "LAST SEEN", "JOB TYPES"];
+            let members = [
+                "id",
+                "version",
+                "slots_used",
+                "slots_total",
+                "draining",
+                "last_seen_at",
+                "job_types",
+            ];
+            let heading = [
+                "ID",
+                "VERSION",
+                "USED",
+                "SLOTS",
+                "DRAINING",
+                "LAST SEEN",
+                "JOB TYPES",
+            ];
             table(screen, &heading, &rows(&answer, "runners", &members));
         }
     }
@@ -24,7 +42,9 @@ pub(crate) async fn runners(settings: &Settings, screen: &Screen) -> Result<Exit
 }
 
 pub(crate) async fn meta(settings: &Settings, screen: &Screen) -> Result<Exit, Error> {
-    let answer = ControlPlane::new(settings.access()?)?.get("/meta", &[]).await?;
+    let answer = ControlPlane::new(settings.access()?)?
+        .get("/meta", &[])
+        .await?;
     match screen.output() {
         Output::Json => screen.json(&answer),
         Output::Text => {
@@ -32,7 +52,11 @@ pub(crate) async fn meta(settings: &Settings, screen: &Screen) -> Result<Exit, E
                 match value {
                     Value::Object(members) => {
                         for (member, value) in members {
-                            screen.line(&format!("{:<40} {}", format!("{name}.{member}"), harmless(&cell(value))));
+                            screen.line(&format!(
+                                "{:<40} {}",
+                                format!("{name}.{member}"),
+                                harmless(&cell(value))
+                            ));
                         }
                     }
                     _ => screen.line(&format!("{name:<40} {}", harmless(&cell(value)))),

@@ -1,10 +1,11 @@
-//! Logs on standard output: one JSON object a line, or lines for people on a terminal.
+//! Logs on standard output: one JSON object a line, or lines for people on a terminal; or in a file.
 //!
 //! Levels and formats are settings, not the environment's; a panic is logged by its place only,
 //! because its message may quote what must not be shown.
 
 mod json;
 
+use std::fs::File;
 use std::io::IsTerminal;
 use std::panic::PanicHookInfo;
 
@@ -54,10 +55,9 @@ impl LogSettings {
 
 /// Starts logging for the whole process, panics included; the first call wins.
 pub fn init(settings: &LogSettings) {
-    let filter = EnvFilter::try_new(&settings.level).unwrap_or_else(|_| EnvFilter::new("info"));
-    let registry = tracing_subscriber::registry().with(filter);
+    let registry = tracing_subscriber::registry().with(filter(settings));
     let started = match settings.format {
-        LogFormat::Json => registry.with(json::JsonLines).try_init(),
+        LogFormat::Json => registry.with(json::JsonLines::Stdout).try_init(),
         LogFormat::Pretty => {
             let ansi = std::io::stdout().is_terminal();
             registry
@@ -68,6 +68,21 @@ pub fn init(settings: &LogSettings) {
     if started.is_ok() {
         std::panic::set_hook(Box::new(log_panic));
     }
+}
+
+/// As [`init`], but as JSON lines to a file, whatever the format: for a program whose standard output is for people.
+pub fn init_to_file(settings: &LogSettings, file: File) {
+    let started = tracing_subscriber::registry()
+        .with(filter(settings))
+        .with(json::JsonLines::File(file))
+        .try_init();
+    if started.is_ok() {
+        std::panic::set_hook(Box::new(log_panic));
+    }
+}
+
+fn filter(settings: &LogSettings) -> EnvFilter {
+    EnvFilter::try_new(&settings.level).unwrap_or_else(|_| EnvFilter::new("info"))
 }
 
 fn log_panic(panic: &PanicHookInfo<'_>) {

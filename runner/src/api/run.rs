@@ -35,17 +35,25 @@ pub(crate) enum RunRequest {
 impl Parse for RunRequest {
     fn parse(fields: &mut Fields<'_>) -> Option<Self> {
         let job_id = fields.optional("job_id", read::uuid);
-        let job_type = fields.optional("job_type", read::text_as(|text| text.parse::<Name>().map_err(|why| why.to_string())));
+        let job_type = fields.optional(
+            "job_type",
+            read::text_as(|text| text.parse::<Name>().map_err(|why| why.to_string())),
+        );
         let payload = fields.optional("payload", read::json);
         match (fields.has("job_id"), fields.has("job_type")) {
             (true, true) => fields.refuse("job_id", "goes without job_type: send one of them"),
             (false, false) => fields.refuse("job_id", "is required, or job_type"),
-            (true, false) if fields.has("payload") => fields.refuse("payload", "goes with job_type only"),
+            (true, false) if fields.has("payload") => {
+                fields.refuse("payload", "goes with job_type only")
+            }
             (true, false) | (false, true) => {}
         }
         match (job_id, job_type) {
             (Some(id), _) => Some(Self::Queued(id)),
-            (None, Some(name)) => Some(Self::New(name, payload.unwrap_or_else(|| Value::Object(Map::new())))),
+            (None, Some(name)) => Some(Self::New(
+                name,
+                payload.unwrap_or_else(|| Value::Object(Map::new())),
+            )),
             (None, None) => None,
         }
     }
@@ -64,12 +72,17 @@ pub(crate) async fn run(
     let slot = slot(&app).await?;
     let told = dispatcher::take(&app, slot, what);
     // Past this the claim may still succeed; then the job runs, and only the answer was late.
-    let told = tokio::time::timeout(dispatcher::PATIENCE, told).await.map_err(|_| no_answer())?;
+    let told = tokio::time::timeout(dispatcher::PATIENCE, told)
+        .await
+        .map_err(|_| no_answer())?;
     // No answer at all means that the task was cut off: the runner is ending.
     match told.map_err(|_| draining())?.map_err(problem)? {
         Taken::Accepted(accepted) => Ok((StatusCode::ACCEPTED, Json(accepted)).into_response()),
         Taken::Replayed(accepted) => {
-            let replayed = (HeaderName::from_static("idempotency-replayed"), HeaderValue::from_static("true"));
+            let replayed = (
+                HeaderName::from_static("idempotency-replayed"),
+                HeaderValue::from_static("true"),
+            );
             Ok((StatusCode::ACCEPTED, [replayed], Json(accepted)).into_response())
         }
     }
@@ -77,11 +90,18 @@ pub(crate) async fn run(
 
 /// A queued job that may run here; what it says now is checked again by the claim.
 async fn queued(app: &App, id: Uuid) -> Result<Take, Problem> {
-    let job = tokio::time::timeout(LOOKING_UP, app.store.get(id)).await.map_err(|_| no_answer())?;
-    let job = job.map_err(problem)?.ok_or_else(|| problem(StoreError::NotFound(id)))?;
+    let job = tokio::time::timeout(LOOKING_UP, app.store.get(id))
+        .await
+        .map_err(|_| no_answer())?;
+    let job = job
+        .map_err(problem)?
+        .ok_or_else(|| problem(StoreError::NotFound(id)))?;
     let job_type = app.registry.get(&job.job_type)?;
     if job.status != Status::Queued {
-        return Err(problem(StoreError::WrongStatus { job_id: id, status: job.status }));
+        return Err(problem(StoreError::WrongStatus {
+            job_id: id,
+            status: job.status,
+        }));
     }
     fits(job_type, &job.payload)?;
     Ok(Take::Queued(id))
@@ -96,18 +116,30 @@ fn new(app: &App, headers: &HeaderMap, name: Name, payload: Value) -> Result<Tak
 
 fn fits(job_type: &JobType, payload: &Value) -> Result<(), Problem> {
     let faults = job_type.faults(payload);
-    if faults.is_empty() { Ok(()) } else { Err(Problem::invalid_fields(faults)) }
+    if faults.is_empty() {
+        Ok(())
+    } else {
+        Err(Problem::invalid_fields(faults))
+    }
 }
 
 fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
     let mut keys = headers.get_all(IDEMPOTENCY_KEY).iter();
-    let Some(key) = keys.next() else { return Ok(None) };
-    let key = key.to_str().ok().filter(|key| (1..=LONGEST_KEY).contains(&key.len()) && !key.trim().is_empty());
+    let Some(key) = keys.next() else {
+        return Ok(None);
+    };
+    let key = key
+        .to_str()
+        .ok()
+        .filter(|key| (1..=LONGEST_KEY).contains(&key.len()) && !key.trim().is_empty());
     match (key, keys.next()) {
         (Some(key), None) => Ok(Some(key.to_owned())),
         _ => {
             let fault = format!("must stand once, with 1 to {LONGEST_KEY} ASCII characters");
-            Err(Problem::invalid_fields(vec![FieldError::new(IDEMPOTENCY_KEY, fault)]))
+            Err(Problem::invalid_fields(vec![FieldError::new(
+                IDEMPOTENCY_KEY,
+                fault,
+            )]))
         }
     }
 }
@@ -130,7 +162,10 @@ async fn slot(app: &App) -> Result<Slot, Problem> {
     };
     waited.ok_or_else(|| {
         app.backlog.note(true);
-        Problem::too_many_requests("Every slot is taken; a queued job stays queued.", Duration::from_secs(1))
+        Problem::too_many_requests(
+            "Every slot is taken; a queued job stays queued.",
+            Duration::from_secs(1),
+        )
     })
 }
 
@@ -140,7 +175,9 @@ pub(crate) async fn claim_due(app: &Arc<App>) -> Result<usize, Problem> {
     let of_task = Arc::clone(app);
     app.executions.spawn(async move {
         // Whoever asked may have hung up.
-        if let Ok(claimed) = tokio::time::timeout(dispatcher::PATIENCE, dispatcher::tick(&of_task)).await {
+        if let Ok(claimed) =
+            tokio::time::timeout(dispatcher::PATIENCE, dispatcher::tick(&of_task)).await
+        {
             let _ = tell.send(claimed);
         }
     });
@@ -148,14 +185,24 @@ pub(crate) async fn claim_due(app: &Arc<App>) -> Result<usize, Problem> {
 }
 
 pub(crate) fn refuse_while_draining(app: &App) -> Result<(), Problem> {
-    if app.stop.is_requested() { Err(draining()) } else { Ok(()) }
+    if app.stop.is_requested() {
+        Err(draining())
+    } else {
+        Ok(())
+    }
 }
 
 fn no_answer() -> Problem {
-    Problem::unavailable("The database does not answer; try again.", Duration::from_secs(1))
+    Problem::unavailable(
+        "The database does not answer; try again.",
+        Duration::from_secs(1),
+    )
 }
 
 fn draining() -> Problem {
-    Problem::unavailable("The runner is draining: it takes no more work.", Duration::from_secs(5))
-        .with_code("draining", "Draining")
+    Problem::unavailable(
+        "The runner is draining: it takes no more work.",
+        Duration::from_secs(5),
+    )
+    .with_code("draining", "Draining")
 }

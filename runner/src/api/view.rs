@@ -64,7 +64,10 @@ impl MetaView {
             version: env!("CARGO_PKG_VERSION"),
             draining: app.stop.is_requested(),
             job_types: job_types.collect(),
-            slots: SlotsView { total: app.slots.total(), used: app.leases.count() },
+            slots: SlotsView {
+                total: app.slots.total(),
+                used: app.leases.count(),
+            },
             limits: LimitsView {
                 lease_seconds: app.limits.lease.as_secs(),
                 poll_interval_seconds: app.limits.poll_interval.unwrap_or_default().as_secs(),

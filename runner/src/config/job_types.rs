@@ -81,13 +81,21 @@ struct HttpTable {
 /// Reads every table, refusing all that is wrong with each.
 pub(super) fn read(values: &mut Values) -> Vec<DeclaredType> {
     let tables: BTreeMap<String, TypeTable> = values.section("job_types");
-    let folder = values.config_file().and_then(Path::parent).map(PathBuf::from).unwrap_or_default();
+    let folder = values
+        .config_file()
+        .and_then(Path::parent)
+        .map(PathBuf::from)
+        .unwrap_or_default();
     let mut types = Vec::new();
     for (name, table) in tables {
         let mut faults = Faults(Vec::new());
         let declared = parse(&name, table, &folder, &mut faults);
         for (key, fault) in faults.0 {
-            let place = if key.is_empty() { format!("job_types.{name}") } else { format!("job_types.{name}.{key}") };
+            let place = if key.is_empty() {
+                format!("job_types.{name}")
+            } else {
+                format!("job_types.{name}.{key}")
+            };
             values.refuse(&place, fault);
         }
         types.extend(declared);
@@ -104,18 +112,28 @@ impl Faults {
 
     fn within(&mut self, key: &'static str, value: Option<i32>, high: i32) -> Option<i32> {
         if value.is_some_and(|value| !(1..=high).contains(&value)) {
-            self.refuse(key, format!("is out of range: set it to a whole number from 1 to {high}"));
+            self.refuse(
+                key,
+                format!("is out of range: set it to a whole number from 1 to {high}"),
+            );
         }
         value
     }
 }
 
 fn parse(name: &str, table: TypeTable, folder: &Path, faults: &mut Faults) -> Option<DeclaredType> {
-    let job_type: Option<Name> = name.parse().map_err(|why| faults.refuse("", format!("is no job type: it {why}"))).ok();
-    let max_attempts = faults.within("max_attempts", table.max_attempts, 1000).unwrap_or(1);
+    let job_type: Option<Name> = name
+        .parse()
+        .map_err(|why| faults.refuse("", format!("is no job type: it {why}")))
+        .ok();
+    let max_attempts = faults
+        .within("max_attempts", table.max_attempts, 1000)
+        .unwrap_or(1);
     let timeout_seconds = faults.within("timeout_seconds", table.timeout_seconds, 2_592_000);
     let concurrency = faults.within("concurrency", table.concurrency, i32::MAX);
-    let schema = table.payload_schema.and_then(|path| schema(&folder.join(path), faults));
+    let schema = table
+        .payload_schema
+        .and_then(|path| schema(&folder.join(path), faults));
     let work = match (table.command, table.http) {
         (Some(argv), None) => command(argv, table.env, folder, faults).map(DeclaredWork::Command),
         (None, Some(http)) => {
@@ -133,8 +151,17 @@ fn parse(name: &str, table: TypeTable, folder: &Path, faults: &mut Faults) -> Op
             None
         }
     };
-    let terms = TypeTerms { job_type: job_type?, max_attempts, timeout_seconds, concurrency };
-    Some(DeclaredType { terms, schema, work: work? })
+    let terms = TypeTerms {
+        job_type: job_type?,
+        max_attempts,
+        timeout_seconds,
+        concurrency,
+    };
+    Some(DeclaredType {
+        terms,
+        schema,
+        work: work?,
+    })
 }
 
 fn schema(path: &Path, faults: &mut Faults) -> Option<PayloadSchema> {
@@ -173,16 +200,24 @@ fn command(
                 *program = path.to_str()?.to_owned();
             }
         }
-        _ => faults.refuse("command", "names no program: set it to a list, the program first"),
+        _ => faults.refuse(
+            "command",
+            "names no program: set it to a list, the program first",
+        ),
     }
     (faults.0.len() == before).then_some(CommandLine { argv, environment })
 }
 
 fn http_call(table: HttpTable, faults: &mut Faults) -> Option<HttpCall> {
     let before = faults.0.len();
-    let url = Url::parse(&table.url).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
+    let url = Url::parse(&table.url)
+        .ok()
+        .filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
     if url.is_none() {
-        faults.refuse("http.url", "is no http:// or https:// address: write it like https://host/path");
+        faults.refuse(
+            "http.url",
+            "is no http:// or https:// address: write it like https://host/path",
+        );
     }
     let method = match table.method.as_deref() {
         None | Some("POST") => Method::POST,
@@ -191,7 +226,10 @@ fn http_call(table: HttpTable, faults: &mut Faults) -> Option<HttpCall> {
         Some("GET") => Method::GET,
         Some("DELETE") => Method::DELETE,
         Some(_) => {
-            faults.refuse("http.method", "is no method: set it to POST, PUT, PATCH, GET or DELETE");
+            faults.refuse(
+                "http.method",
+                "is no method: set it to POST, PUT, PATCH, GET or DELETE",
+            );
             Method::POST
         }
     };
@@ -202,15 +240,26 @@ fn http_call(table: HttpTable, faults: &mut Faults) -> Option<HttpCall> {
                 value.set_sensitive(true);
                 headers.insert(name, value);
             }
-            _ => faults.refuse("http.headers", "holds a name or value that is no header: correct it"),
+            _ => faults.refuse(
+                "http.headers",
+                "holds a name or value that is no header: correct it",
+            ),
         }
     }
     let mut expect = Vec::new();
     for status in table.expect {
         match StatusCode::from_u16(status) {
             Ok(status) => expect.push(status),
-            Err(_) => faults.refuse("http.expect", "holds what is no status: use numbers from 100 to 599"),
+            Err(_) => faults.refuse(
+                "http.expect",
+                "holds what is no status: use numbers from 100 to 599",
+            ),
         }
     }
-    (faults.0.len() == before).then_some(HttpCall { method, url: url?, headers, expect })
+    (faults.0.len() == before).then_some(HttpCall {
+        method,
+        url: url?,
+        headers,
+        expect,
+    })
 }

@@ -7,12 +7,21 @@ use service::settings::Environment;
 
 use super::*;
 
-const RIGHT: [(&str, &str); 3] =
-    [("APP_ENV", "test"), ("DATABASE_URL", "postgres://u@localhost/d"), ("RUNNER_TOKEN", "one, two")];
+const RIGHT: [(&str, &str); 3] = [
+    ("APP_ENV", "test"),
+    ("DATABASE_URL", "postgres://u@localhost/d"),
+    ("RUNNER_TOKEN", "one, two"),
+];
 
 fn load(file: Option<&Path>, settings: &[(&str, &str)]) -> Result<Config, SettingsError> {
-    let pairs = RIGHT.iter().chain(settings).map(|(name, value)| ((*name).to_owned(), *value));
-    Config::load(Sources { config: file.map(Path::to_owned), environment: Environment::from_pairs(pairs) })
+    let pairs = RIGHT
+        .iter()
+        .chain(settings)
+        .map(|(name, value)| ((*name).to_owned(), *value));
+    Config::load(Sources {
+        config: file.map(Path::to_owned),
+        environment: Environment::from_pairs(pairs),
+    })
 }
 
 fn load_file(text: &str) -> Result<Config, SettingsError> {
@@ -27,7 +36,11 @@ fn load_file(text: &str) -> Result<Config, SettingsError> {
 fn wrong(result: Result<Config, SettingsError>) -> Vec<String> {
     let error = result.expect_err("must be refused");
     assert!(!error.to_string().contains("canary"), "{error}");
-    error.problems.into_iter().map(|problem| problem.name).collect()
+    error
+        .problems
+        .into_iter()
+        .map(|problem| problem.name)
+        .collect()
 }
 
 #[test]
@@ -39,7 +52,12 @@ fn the_defaults_are_the_documented_ones() {
     assert_eq!(config.limits.poll_interval, Some(Duration::from_secs(5)));
     assert_eq!(config.allowlist.len(), 3);
     assert!(config.tokens.accepts("two").is_some());
-    assert!(config.child_environment.iter().any(|(name, _)| name == "PATH"));
+    assert!(
+        config
+            .child_environment
+            .iter()
+            .any(|(name, _)| name == "PATH")
+    );
     assert_ne!(config.runner_id, load(None, &[]).expect("right").runner_id);
 }
 
@@ -66,7 +84,10 @@ fn every_wrong_setting_is_named_at_once_without_its_value() {
         "RUNNER_TLS_CERT",
         "RUNNER_CONCURRENCY",
     ] {
-        assert!(names.iter().any(|wrong| wrong == name), "{name} in {names:?}");
+        assert!(
+            names.iter().any(|wrong| wrong == name),
+            "{name} in {names:?}"
+        );
     }
 }
 
@@ -92,30 +113,70 @@ fn job_types_are_commands_or_http_calls() {
         "#,
     )
     .expect("right");
-    let [rebuild, warm] = config.job_types.as_slice() else { panic!("two types") };
-    assert_eq!((rebuild.terms.max_attempts, rebuild.terms.concurrency), (3, Some(1)));
+    let [rebuild, warm] = config.job_types.as_slice() else {
+        panic!("two types")
+    };
+    assert_eq!(
+        (rebuild.terms.max_attempts, rebuild.terms.concurrency),
+        (3, Some(1))
+    );
     assert!(rebuild.schema.is_some());
-    let DeclaredWork::Command(command) = &rebuild.work else { panic!("a command") };
-    assert!(command.argv[0].starts_with('/') && command.argv[0].ends_with("rebuild.sh"), "{:?}", command.argv);
+    let DeclaredWork::Command(command) = &rebuild.work else {
+        panic!("a command")
+    };
+    assert!(
+        command.argv[0].starts_with('/') && command.argv[0].ends_with("rebuild.sh"),
+        "{:?}",
+        command.argv
+    );
     assert_eq!(command.argv[1], "--all");
-    assert!(matches!(&warm.work, DeclaredWork::Http(call) if call.expect == [StatusCode::ACCEPTED]));
+    assert!(
+        matches!(&warm.work, DeclaredWork::Http(call) if call.expect == [StatusCode::ACCEPTED])
+    );
 }
 
 #[test]
 fn a_job_type_that_makes_no_sense_is_refused_by_its_place() {
     for (text, place) in [
         ("[job_types.a]\n", "job_types.a"),
-        ("[job_types.a]\ncommand = [\"x\"]\nhttp = { url = \"https://h/\" }\n", "job_types.a"),
+        (
+            "[job_types.a]\ncommand = [\"x\"]\nhttp = { url = \"https://h/\" }\n",
+            "job_types.a",
+        ),
         ("[job_types.A]\ncommand = [\"x\"]\n", "job_types.A"),
         ("[job_types.a]\ncommand = []\n", "job_types.a.command"),
-        ("[job_types.a]\ncommand = [\"x\"]\ntimeout_seconds = 0\n", "job_types.a.timeout_seconds"),
-        ("[job_types.a]\ncommand = [\"x\"]\nmax_attempts = 1001\n", "job_types.a.max_attempts"),
-        ("[job_types.a]\ncommand = [\"x\"]\npayload_schema = \"none.json\"\n", "job_types.a.payload_schema"),
-        ("[job_types.a]\ncommand = [\"x\"]\npayload_schema = \"bad.json\"\n", "job_types.a.payload_schema"),
-        ("[job_types.a]\ncommand = [\"x\"]\nenv = { OPS_FENCE = \"canary\" }\n", "job_types.a.env"),
-        ("[job_types.a]\nhttp = { url = \"ftp://canary/\" }\n", "job_types.a.http.url"),
-        ("[job_types.a]\nhttp = { url = \"https://h/\", method = \"canary\" }\n", "job_types.a.http.method"),
-        ("[job_types.a]\ncommand = [\"x\"]\ncanari = 1\n", "job_types"),
+        (
+            "[job_types.a]\ncommand = [\"x\"]\ntimeout_seconds = 0\n",
+            "job_types.a.timeout_seconds",
+        ),
+        (
+            "[job_types.a]\ncommand = [\"x\"]\nmax_attempts = 1001\n",
+            "job_types.a.max_attempts",
+        ),
+        (
+            "[job_types.a]\ncommand = [\"x\"]\npayload_schema = \"none.json\"\n",
+            "job_types.a.payload_schema",
+        ),
+        (
+            "[job_types.a]\ncommand = [\"x\"]\npayload_schema = \"bad.json\"\n",
+            "job_types.a.payload_schema",
+        ),
+        (
+            "[job_types.a]\ncommand = [\"x\"]\nenv = { OPS_FENCE = \"canary\" }\n",
+            "job_types.a.env",
+        ),
+        (
+            "[job_types.a]\nhttp = { url = \"ftp://canary/\" }\n",
+            "job_types.a.http.url",
+        ),
+        (
+            "[job_types.a]\nhttp = { url = \"https://h/\", method = \"canary\" }\n",
+            "job_types.a.http.method",
+        ),
+        (
+            "[job_types.a]\ncommand = [\"x\"]\ncanari = 1\n",
+            "job_types",
+        ),
         ("[job_types.a]\ncommand = \"canary\"\n", "job_types"),
     ] {
         assert_eq!(wrong(load_file(text)), [place], "{text}");

@@ -34,7 +34,10 @@ impl Handler for Command {
 
     async fn run(&self, context: &Context, payload: Value) -> Result<Value, JobError> {
         let stdin = serde_json::to_vec(&payload).map_err(JobError::fail)?;
-        let (folder, events) = self.work_dir.run_folder(context.key, &stdin).map_err(|error| not_started(&error))?;
+        let (folder, events) = self
+            .work_dir
+            .run_folder(context.key, &stdin)
+            .map_err(|error| not_started(&error))?;
         let program = Program {
             argv: &self.line.argv,
             environment: self.environment(context, &folder),
@@ -62,7 +65,11 @@ impl Handler for Command {
 impl Command {
     fn environment(&self, context: &Context, folder: &RunFolder) -> Vec<(String, String)> {
         let path = |path: std::path::PathBuf| path.to_string_lossy().into_owned();
-        let own = self.line.environment.iter().map(|(name, value)| (name.clone(), value.clone()));
+        let own = self
+            .line
+            .environment
+            .iter()
+            .map(|(name, value)| (name.clone(), value.clone()));
         let of_job = [
             ("OPS_JOB_ID", context.job_id().to_string()),
             ("OPS_JOB_TYPE", context.job_type().to_owned()),
@@ -74,23 +81,41 @@ impl Command {
             ("OPS_EVENTS_FILE", path(folder.events())),
         ];
         let of_job = of_job.map(|(name, value)| (name.to_owned(), value));
-        self.inherited.iter().cloned().chain(own).chain(of_job).collect()
+        self.inherited
+            .iter()
+            .cloned()
+            .chain(own)
+            .chain(of_job)
+            .collect()
     }
 }
 
 fn verdict(ended: Ended, context: &Context, folder: &RunFolder) -> Result<Value, JobError> {
     match ended {
         Ended::Exited(0) => folder.read_result().map_err(JobError::Fail),
-        Ended::Exited(WORTH_RETRYING) => Err(JobError::Retry(quoting(context, format!("exit code {WORTH_RETRYING}")))),
-        Ended::Exited(code) => Err(JobError::Fail(quoting(context, format!("exit code {code}")))),
-        Ended::Killed(signal) => Err(JobError::Fail(quoting(context, format!("killed by signal {signal}")))),
+        Ended::Exited(WORTH_RETRYING) => Err(JobError::Retry(quoting(
+            context,
+            format!("exit code {WORTH_RETRYING}"),
+        ))),
+        Ended::Exited(code) => Err(JobError::Fail(quoting(
+            context,
+            format!("exit code {code}"),
+        ))),
+        Ended::Killed(signal) => Err(JobError::Fail(quoting(
+            context,
+            format!("killed by signal {signal}"),
+        ))),
     }
 }
 
 /// What happened, with the last that the command had to say.
 fn quoting(context: &Context, what: String) -> String {
     let tail = context.output.stderr_tail();
-    if tail.is_empty() { what } else { format!("{what}: {tail}") }
+    if tail.is_empty() {
+        what
+    } else {
+        format!("{what}: {tail}")
+    }
 }
 
 fn not_started(error: &io::Error) -> JobError {

@@ -58,7 +58,9 @@ impl Http {
     }
 
     fn verdict(&self, status: StatusCode) -> Verdict {
-        if self.call.expect.contains(&status) || (self.call.expect.is_empty() && status.is_success()) {
+        if self.call.expect.contains(&status)
+            || (self.call.expect.is_empty() && status.is_success())
+        {
             Verdict::Succeeded
         } else if status.is_server_error() || matches!(status.as_u16(), 408 | 425 | 429) {
             Verdict::Retry
@@ -76,7 +78,11 @@ enum Verdict {
 }
 
 fn not_reached(error: reqwest::Error) -> JobError {
-    let why = if error.is_timeout() { "was too slow" } else { "could not be reached" };
+    let why = if error.is_timeout() {
+        "was too slow"
+    } else {
+        "could not be reached"
+    };
     tracing::debug!(event = "http_failed", error = %error.without_url());
     JobError::retry(format!("the address {why}"))
 }
@@ -100,17 +106,27 @@ mod tests {
 
     fn http(expect: &[u16]) -> Http {
         service::install_crypto();
-        let expect = expect.iter().map(|status| StatusCode::from_u16(*status).expect("a status")).collect();
+        let expect = expect
+            .iter()
+            .map(|status| StatusCode::from_u16(*status).expect("a status"))
+            .collect();
         let url = "http://127.0.0.1/".parse().expect("an address");
         Http {
             client: service::http_client::client(USUAL_LIMIT, "test").expect("a client"),
-            call: HttpCall { method: Method::POST, url, headers: reqwest::header::HeaderMap::new(), expect },
+            call: HttpCall {
+                method: Method::POST,
+                url,
+                headers: reqwest::header::HeaderMap::new(),
+                expect,
+            },
         }
     }
 
     #[test]
     fn the_status_decides_the_outcome() {
-        let verdict = |expect: &[u16], status: u16| http(expect).verdict(StatusCode::from_u16(status).expect("a status"));
+        let verdict = |expect: &[u16], status: u16| {
+            http(expect).verdict(StatusCode::from_u16(status).expect("a status"))
+        };
         for (status, expected) in [
             (200, Verdict::Succeeded),
             (204, Verdict::Succeeded),

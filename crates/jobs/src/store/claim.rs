@@ -139,11 +139,7 @@ impl Store {
     }
 
     /// After a claim that took nothing: reads again and names the reason.
-    async fn why_not_claimed(
-        &self,
-        id: Uuid,
-        terms: &TypeTerms,
-    ) -> Result<StoreError, StoreError> {
+    async fn why_not_claimed(&self, id: Uuid, terms: &TypeTerms) -> Result<StoreError, StoreError> {
         let row = sqlx::query!(
             r#"
             select

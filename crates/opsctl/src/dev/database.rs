@@ -34,20 +34,31 @@ impl Database {
     ) -> Result<Self, Error> {
         match (state, given) {
             (Some(_), Some(url)) => {
-                screen.tell(&format!("database      {} (DATABASE_URL), which is migrated now", shown(&url)));
+                screen.tell(&format!(
+                    "database      {} (DATABASE_URL), which is migrated now",
+                    shown(&url)
+                ));
                 return Ok(Self::Given(url));
             }
-            (None, Some(_)) => screen.tell("DATABASE_URL is left alone: --ephemeral has a database of its own"),
+            (None, Some(_)) => {
+                screen.tell("DATABASE_URL is left alone: --ephemeral has a database of its own");
+            }
             (_, None) => {}
         }
         let cluster = Cluster::start(options(state, surroundings)).await?;
         cluster.create_database(NAME).await?;
-        screen.tell(&format!("database      PostgreSQL of its own in {}", cluster.folder().display()));
+        screen.tell(&format!(
+            "database      PostgreSQL of its own in {}",
+            cluster.folder().display()
+        ));
         if let Some(note) = cluster.note() {
             screen.say(note);
         }
         let url = Secret::new(cluster.url(NAME));
-        Ok(Self::Private { cluster: Box::new(cluster), url })
+        Ok(Self::Private {
+            cluster: Box::new(cluster),
+            url,
+        })
     }
 
     /// Its address.
@@ -121,7 +132,10 @@ fn shown(url: &Secret) -> String {
     Url::parse(url.expose()).map_or_else(
         |_| "a database".to_owned(),
         |url| {
-            let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
+            let port = url
+                .port()
+                .map(|port| format!(":{port}"))
+                .unwrap_or_default();
             format!("{}{port}{}", url.host_str().unwrap_or_default(), url.path())
         },
     )

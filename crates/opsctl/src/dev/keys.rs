@@ -37,7 +37,10 @@ impl Keys {
         let path = folder.join(KEYS_FILE);
         match fs::read_to_string(&path) {
             Ok(text) => Self::parse(&text).ok_or_else(|| {
-                Error::Failed(format!("{} lacks a key: remove it, and new ones are made", path.display()))
+                Error::Failed(format!(
+                    "{} lacks a key: remove it, and new ones are made",
+                    path.display()
+                ))
             }),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(Self::new()),
             Err(error) => Err(Error::io("read", &path)(error)),
@@ -54,7 +57,9 @@ impl Keys {
 
     fn parse(text: &str) -> Option<Self> {
         let value = |name: &str| {
-            let found = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
+            let found = text
+                .lines()
+                .find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
             found.filter(|value| value.len() >= 32).map(Secret::new)
         };
         Some(Self {
@@ -66,9 +71,18 @@ impl Keys {
 
     /// Writes the keys, and where they are good for, into the folder.
     pub(super) fn keep(&self, folder: &Path, services: &Services) -> Result<KeyFiles, Error> {
-        let files = KeyFiles { env: folder.join(KEYS_FILE), header: folder.join(HEADER_FILE) };
-        write_private(&files.env, &self.env(&services.control_plane_url(), &services.runner_url()))?;
-        write_private(&files.header, &format!("X-Ops-Key: {}\n", self.api_key.expose()))?;
+        let files = KeyFiles {
+            env: folder.join(KEYS_FILE),
+            header: folder.join(HEADER_FILE),
+        };
+        write_private(
+            &files.env,
+            &self.env(&services.control_plane_url(), &services.runner_url()),
+        )?;
+        write_private(
+            &files.header,
+            &format!("X-Ops-Key: {}\n", self.api_key.expose()),
+        )?;
         Ok(files)
     }
 
@@ -87,7 +101,9 @@ impl Keys {
 fn write_private(path: &Path, text: &str) -> Result<(), Error> {
     let new = path.with_extension("new");
     match fs::remove_file(&new) {
-        Err(error) if error.kind() != ErrorKind::NotFound => return Err(Error::io("replace", &new)(error)),
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            return Err(Error::io("replace", &new)(error));
+        }
         Ok(()) | Err(_) => {}
     }
     OpenOptions::new()
@@ -126,7 +142,10 @@ mod tests {
         fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).expect("opened");
         write_private(&path, "new").expect("written");
         let mode = fs::metadata(&path).expect("there").permissions().mode();
-        assert_eq!((mode & 0o777, fs::read_to_string(&path).expect("read")), (0o600, "new".to_owned()));
+        assert_eq!(
+            (mode & 0o777, fs::read_to_string(&path).expect("read")),
+            (0o600, "new".to_owned())
+        );
     }
 
     #[test]
@@ -134,7 +153,10 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         fs::write(folder.path().join(KEYS_FILE), "OPS_API_KEY=canary\n").expect("written");
         let error = Keys::of(folder.path()).expect_err("broken").to_string();
-        assert!(error.contains("remove it") && !error.contains("canary"), "{error}");
+        assert!(
+            error.contains("remove it") && !error.contains("canary"),
+            "{error}"
+        );
         assert!(Keys::of(&folder.path().join("none")).is_ok());
     }
 }

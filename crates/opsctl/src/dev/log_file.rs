@@ -4,12 +4,8 @@ use std::fs::{self, OpenOptions};
 use std::io::ErrorKind;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 
-use tracing_subscriber::EnvFilter;
-use tracing_subscriber::fmt;
-use tracing_subscriber::layer::SubscriberExt;
-use tracing_subscriber::util::SubscriberInitExt;
+use service::telemetry::LogSettings;
 
 use crate::error::Error;
 
@@ -17,17 +13,21 @@ pub(super) const LOG_FILE: &str = "dev.log";
 pub(super) const OLD_LOG_FILE: &str = "dev.log.old";
 
 /// Begins a new log in the folder; the one of the last start is kept beside it.
-pub(super) fn start(folder: &Path, level: &str) -> Result<PathBuf, Error> {
+pub(super) fn start(folder: &Path, settings: &LogSettings) -> Result<PathBuf, Error> {
     let path = folder.join(LOG_FILE);
     match fs::rename(&path, folder.join(OLD_LOG_FILE)) {
-        Err(error) if error.kind() != ErrorKind::NotFound => return Err(Error::io("put aside", &path)(error)),
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            return Err(Error::io("put aside", &path)(error));
+        }
         Ok(()) | Err(_) => {}
     }
     let mut options = OpenOptions::new();
-    let file = options.append(true).create(true).mode(0o600).open(&path).map_err(Error::io("open", &path))?;
-    let filter = EnvFilter::try_new(level).unwrap_or_else(|_| EnvFilter::new("info"));
-    let lines = fmt::layer().json().flatten_event(true).with_current_span(false).with_writer(Mutex::new(file));
-    // A process logs to one place; a second start in it, as in tests, keeps the first.
-    let _ = tracing_subscriber::registry().with(filter).with(lines).try_init();
+    let file = options
+        .append(true)
+        .create(true)
+        .mode(0o600)
+        .open(&path)
+        .map_err(Error::io("open", &path))?;
+    service::telemetry::init_to_file(settings, file);
     Ok(path)
 }

@@ -57,13 +57,25 @@ impl Services {
             config: Some(runner_file.clone()),
             environment: start.runner_environment(port(start.ports.runner, 8010, screen)),
         })
-        .inspect_err(|_| screen.say(&format!("the runner's settings are in {}", runner_file.display())))?;
-        let runner = runner::start(runner_config, Handlers::default()).await.map_err(runner_ended)?;
+        .inspect_err(|_| {
+            screen.say(&format!(
+                "the runner's settings are in {}",
+                runner_file.display()
+            ));
+        })?;
+        let runner = runner::start(runner_config, Handlers::default())
+            .await
+            .map_err(runner_ended)?;
         let runner_url = runner.url().to_owned();
-        let environment = start.control_plane_environment(port(start.ports.control_plane, 8000, screen), &runner_url);
+        let environment = start
+            .control_plane_environment(port(start.ports.control_plane, 8000, screen), &runner_url);
         let control_plane = control_plane(environment).await;
         match control_plane {
-            Ok(control_plane) => Ok(Self { control_plane, runner, runner_file }),
+            Ok(control_plane) => Ok(Self {
+                control_plane,
+                runner,
+                runner_file,
+            }),
             Err(error) => {
                 runner.stop();
                 // What went wrong first is what counts.
@@ -88,7 +100,10 @@ impl Services {
 
     /// How a caller gets at the control plane.
     pub(super) fn access(&self, keys: &Keys) -> Access {
-        Access { url: self.control_plane_url(), key: keys.api_key.clone() }
+        Access {
+            url: self.control_plane_url(),
+            key: keys.api_key.clone(),
+        }
     }
 
     /// Ends both, the one that gives work first.
@@ -120,20 +135,32 @@ impl Services {
 }
 
 fn runner_ended(error: runner::StartError) -> Error {
-    Error::Service { name: "runner", source: Box::new(error) }
+    Error::Service {
+        name: "runner",
+        source: Box::new(error),
+    }
 }
 
 async fn control_plane(environment: Environment) -> Result<ControlPlane, Error> {
-    let config = control_plane::Config::load(Sources { config: None, environment })?;
+    let config = control_plane::Config::load(Sources {
+        config: None,
+        environment,
+    })?;
     let started = control_plane::start(config).await;
-    started.map_err(|error| Error::Service { name: "control plane", source: Box::new(error) })
+    started.map_err(|error| Error::Service {
+        name: "control plane",
+        source: Box::new(error),
+    })
 }
 
 impl Start<'_> {
     fn runner_environment(&self, port: u16) -> Environment {
         let mut pairs = self.shared();
         pairs.extend(self.handed_on.0.iter().cloned());
-        pairs.push(("RUNNER_TOKEN".to_owned(), self.keys.runner_token.expose().to_owned()));
+        pairs.push((
+            "RUNNER_TOKEN".to_owned(),
+            self.keys.runner_token.expose().to_owned(),
+        ));
         pairs.push(("RUNNER_BIND".to_owned(), format!("127.0.0.1:{port}")));
         if let Some(work_dir) = &self.work_dir {
             pairs.push(("RUNNER_WORK_DIR".to_owned(), work_dir.display().to_string()));
@@ -150,7 +177,10 @@ impl Start<'_> {
             ("OPS_API_KEY", self.keys.api_key.expose().to_owned()),
             ("CONTROL_PLANE_BIND", format!("127.0.0.1:{port}")),
             ("RUNNER_URL", runner_url.to_owned()),
-            ("RUNNER_TOKEN_OUTBOUND", self.keys.runner_token.expose().to_owned()),
+            (
+                "RUNNER_TOKEN_OUTBOUND",
+                self.keys.runner_token.expose().to_owned(),
+            ),
         ];
         pairs.extend(own.map(|(name, value)| (name.to_owned(), value)));
         Environment::from_pairs(pairs)
@@ -159,7 +189,10 @@ impl Start<'_> {
     fn shared(&self) -> Vec<(String, String)> {
         let both = [("APP_ENV", "dev"), ("DATABASE_URL", self.database.expose())];
         let flags = Flag::all().map(|flag| (flag.name(), "1"));
-        both.into_iter().chain(flags).map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+        both.into_iter()
+            .chain(flags)
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .collect()
     }
 }
 
@@ -175,7 +208,9 @@ fn runner_file(folder: &Path) -> Result<PathBuf, Error> {
 /// Removes what a runner that was killed left behind; the state folder's lock is proof that none lives.
 pub(super) fn clear(work_dir: &Path) -> Result<(), Error> {
     match fs::remove_dir_all(work_dir) {
-        Err(error) if error.kind() != ErrorKind::NotFound => Err(Error::io("clear", work_dir)(error)),
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            Err(Error::io("clear", work_dir)(error))
+        }
         Ok(()) | Err(_) => Ok(()),
     }
 }
@@ -204,14 +239,39 @@ mod tests {
         let keys = Keys::of(folder.path()).expect("made");
         let database = Secret::new("postgres://u@localhost/d");
         let handed_on = HandedOn(vec![("HOME".to_owned(), "/h".to_owned())]);
-        let ports = Ports { control_plane: None, runner: None };
-        let start = Start { ports, keys: &keys, database: &database, folder: folder.path(), work_dir: None, handed_on: &handed_on };
+        let ports = Ports {
+            control_plane: None,
+            runner: None,
+        };
+        let start = Start {
+            ports,
+            keys: &keys,
+            database: &database,
+            folder: folder.path(),
+            work_dir: None,
+            handed_on: &handed_on,
+        };
         let config = Some(runner_file(folder.path()).expect("written"));
-        let runner = runner::Config::load(Sources { config, environment: start.runner_environment(0) });
-        assert_eq!(runner.expect("right").shared.flags, service::Flags::all_on());
+        let runner = runner::Config::load(Sources {
+            config,
+            environment: start.runner_environment(0),
+        });
+        assert_eq!(
+            runner.expect("right").shared.flags,
+            service::Flags::all_on()
+        );
         let environment = start.control_plane_environment(0, "http://127.0.0.1:1");
-        let control_plane = control_plane::Config::load(Sources { config: None, environment }).expect("right");
-        assert!(control_plane.ops_keys.accepts(keys.api_key.expose()).is_some());
+        let control_plane = control_plane::Config::load(Sources {
+            config: None,
+            environment,
+        })
+        .expect("right");
+        assert!(
+            control_plane
+                .ops_keys
+                .accepts(keys.api_key.expose())
+                .is_some()
+        );
         assert_eq!(control_plane.shared.flags, service::Flags::all_on());
     }
 

@@ -20,7 +20,11 @@ pub(super) struct State {
 
 impl State {
     /// Opens the folder that was asked for, or the usual one, or says why neither can be used.
-    pub(super) fn open(asked: Option<&Path>, surroundings: &Surroundings, screen: &Screen) -> Result<Self, Error> {
+    pub(super) fn open(
+        asked: Option<&Path>,
+        surroundings: &Surroundings,
+        screen: &Screen,
+    ) -> Result<Self, Error> {
         if let Some(asked) = asked {
             let folder = std::path::absolute(asked).map_err(Error::io("find", asked))?;
             return make_folder(&folder).and_then(|()| Self::lock(folder));
@@ -29,10 +33,15 @@ impl State {
         if let Some(usual) = usual_folder(uid.is_root(), surroundings) {
             match make_folder(&usual) {
                 Ok(()) => return Self::lock(usual),
-                Err(error) => screen.say(&format!("{}; using a folder for temporary files", crate::error::sentence(&error))),
+                Err(error) => screen.say(&format!(
+                    "{}; using a folder for temporary files",
+                    crate::error::sentence(&error)
+                )),
             }
         }
-        let last = surroundings.temp_dir.join(format!("ops-jobs-{}", uid.as_raw()));
+        let last = surroundings
+            .temp_dir
+            .join(format!("ops-jobs-{}", uid.as_raw()));
         make_folder(&last)?;
         must_be_ours(&last, uid.as_raw())?;
         Self::lock(last)
@@ -45,7 +54,12 @@ impl State {
     fn lock(folder: PathBuf) -> Result<Self, Error> {
         let path = folder.join(LOCK);
         let mut options = OpenOptions::new();
-        options.read(true).write(true).create(true).truncate(false).mode(0o600);
+        options
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600);
         let mut file = options.open(&path).map_err(Error::io("open", &path))?;
         match file.try_lock() {
             Ok(()) => {}
@@ -60,7 +74,10 @@ impl State {
         file.set_len(0)
             .and_then(|()| writeln!(file, "{}", std::process::id()))
             .map_err(Error::io("write", &path))?;
-        Ok(Self { folder, _lock: file })
+        Ok(Self {
+            folder,
+            _lock: file,
+        })
     }
 }
 
@@ -78,19 +95,26 @@ fn usual_folder(is_root: bool, surroundings: &Surroundings) -> Option<PathBuf> {
     }
     let absolute = |path: &Option<PathBuf>| path.clone().filter(|path| path.is_absolute());
     let xdg = absolute(&surroundings.xdg_state_home);
-    xdg.or_else(|| Some(absolute(&surroundings.home)?.join(".local/state"))).map(|path| path.join("ops-jobs"))
+    xdg.or_else(|| Some(absolute(&surroundings.home)?.join(".local/state")))
+        .map(|path| path.join("ops-jobs"))
 }
 
 /// Makes the folder and proves that we may write in it. PostgreSQL's user must be able to enter what is made.
 fn make_folder(folder: &Path) -> Result<(), Error> {
-    let mut missing: Vec<&Path> = folder.ancestors().take_while(|path| !path.exists()).collect();
+    let mut missing: Vec<&Path> = folder
+        .ancestors()
+        .take_while(|path| !path.exists())
+        .collect();
     missing.reverse();
     for path in missing {
         fs::create_dir(path)
             .and_then(|()| fs::set_permissions(path, Permissions::from_mode(0o755)))
             .map_err(Error::io("make the state folder", path))?;
     }
-    let writable = rustix::fs::access(folder, rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK);
+    let writable = rustix::fs::access(
+        folder,
+        rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK,
+    );
     writable.map_err(|error| Error::io("write in the state folder", folder)(error.into()))
 }
 
@@ -101,7 +125,9 @@ fn must_be_ours(folder: &Path, uid: u32) -> Result<(), Error> {
         return Ok(());
     }
     let folder = folder.display();
-    Err(Error::Failed(format!("{folder} may belong to somebody else: choose a folder of your own with --state")))
+    Err(Error::Failed(format!(
+        "{folder} may belong to somebody else: choose a folder of your own with --state"
+    )))
 }
 
 #[cfg(test)]
@@ -109,7 +135,12 @@ mod tests {
     use super::*;
 
     fn surroundings(home: &Path) -> Surroundings {
-        Surroundings { home: Some(home.to_path_buf()), xdg_state_home: None, temp_dir: home.join("tmp"), path: None }
+        Surroundings {
+            home: Some(home.to_path_buf()),
+            xdg_state_home: None,
+            temp_dir: home.join("tmp"),
+            path: None,
+        }
     }
 
     #[test]
@@ -119,7 +150,10 @@ mod tests {
         let open = || State::open(Some(&folder), &around, &Screen::plain());
         let first = open().expect("opened");
         let error = open().expect_err("in use").to_string();
-        assert!(error.contains(&format!("process {}", std::process::id())), "{error}");
+        assert!(
+            error.contains(&format!("process {}", std::process::id())),
+            "{error}"
+        );
         drop(first);
         assert!(open().is_ok());
     }
@@ -133,10 +167,22 @@ mod tests {
             path: None,
         };
         let usual = |is_root, home, xdg| usual_folder(is_root, &around(home, xdg));
-        assert_eq!(usual(true, Some("/root"), None), Some(PathBuf::from("/var/lib/ops-jobs")));
-        assert_eq!(usual(false, Some("/h"), None), Some(PathBuf::from("/h/.local/state/ops-jobs")));
-        assert_eq!(usual(false, Some("/h"), Some("/x")), Some(PathBuf::from("/x/ops-jobs")));
-        assert_eq!(usual(false, Some("/h"), Some("relative")), Some(PathBuf::from("/h/.local/state/ops-jobs")));
+        assert_eq!(
+            usual(true, Some("/root"), None),
+            Some(PathBuf::from("/var/lib/ops-jobs"))
+        );
+        assert_eq!(
+            usual(false, Some("/h"), None),
+            Some(PathBuf::from("/h/.local/state/ops-jobs"))
+        );
+        assert_eq!(
+            usual(false, Some("/h"), Some("/x")),
+            Some(PathBuf::from("/x/ops-jobs"))
+        );
+        assert_eq!(
+            usual(false, Some("/h"), Some("relative")),
+            Some(PathBuf::from("/h/.local/state/ops-jobs"))
+        );
         assert_eq!(usual(false, None, None), None);
     }
 

@@ -6,23 +6,43 @@ use crate::screen::{Ink, Output, Screen, harmless};
 use crate::table::table;
 
 /// What a person looks for first; the other fields follow by name.
-const FIRST: [&str; 10] =
-    ["id", "job_type", "status", "error", "result", "progress", "attempt", "max_attempts", "queue", "payload"];
+const FIRST: [&str; 10] = [
+    "id",
+    "job_type",
+    "status",
+    "error",
+    "result",
+    "progress",
+    "attempt",
+    "max_attempts",
+    "queue",
+    "payload",
+];
 
 /// One job: a line a field, without the fields that are empty.
 pub(super) fn job(job: &Value, screen: &Screen) {
     if screen.output() == Output::Json {
         return screen.json(job);
     }
-    let first = FIRST.into_iter().filter_map(|name| Some((name, job.get(name)?)));
-    let all = job.as_object().into_iter().flatten().map(|(name, value)| (name.as_str(), value));
+    let first = FIRST
+        .into_iter()
+        .filter_map(|name| Some((name, job.get(name)?)));
+    let all = job
+        .as_object()
+        .into_iter()
+        .flatten()
+        .map(|(name, value)| (name.as_str(), value));
     for (name, value) in first.chain(all.filter(|(name, _)| !FIRST.contains(name))) {
         let empty = value.is_null() || value.as_object().is_some_and(serde_json::Map::is_empty);
         if empty || *value == Value::Bool(false) {
             continue;
         }
         let text = harmless(&cell(value));
-        let text = if name == "status" { screen.paint(Ink::of(&text), &text) } else { text };
+        let text = if name == "status" {
+            screen.paint(Ink::of(&text), &text)
+        } else {
+            text
+        };
         screen.line(&format!("{name:<18} {text}"));
     }
 }
@@ -32,8 +52,26 @@ pub(super) fn page(page: &Value, screen: &Screen) {
     if screen.output() == Output::Json {
         return screen.json(page);
     }
-    let rows = rows(page, "jobs", &["id", "status", "job_type", "queue", "attempt", "created_at", "error"]);
-    table(screen, &["ID", "STATUS", "TYPE", "QUEUE", "ATTEMPT", "CREATED", "ERROR"], &rows);
+    let rows = rows(
+        page,
+        "jobs",
+        &[
+            "id",
+            "status",
+            "job_type",
+            "queue",
+            "attempt",
+            "created_at",
+            "error",
+        ],
+    );
+    table(
+        screen,
+        &[
+            "ID", "STATUS", "TYPE", "QUEUE", "ATTEMPT", "CREATED", "ERROR",
+        ],
+        &rows,
+    );
     if let Some(cursor) = page.get("next_cursor").and_then(Value::as_str) {
         screen.say(&format!("more: --cursor {}", harmless(cursor)));
     }
@@ -44,14 +82,33 @@ pub(super) fn events(events: &Value, screen: &Screen) {
     if screen.output() == Output::Json {
         return screen.json(events);
     }
-    let rows = rows(events, "events", &["seq", "at", "kind", "attempt", "actor", "data"]);
-    table(screen, &["SEQ", "AT", "KIND", "ATTEMPT", "ACTOR", "DATA"], &rows);
+    let rows = rows(
+        events,
+        "events",
+        &["seq", "at", "kind", "attempt", "actor", "data"],
+    );
+    table(
+        screen,
+        &["SEQ", "AT", "KIND", "ATTEMPT", "ACTOR", "DATA"],
+        &rows,
+    );
 }
 
 /// The members of each object in a list, as cells.
 pub(crate) fn rows(answer: &Value, list: &str, members: &[&str]) -> Vec<Vec<String>> {
-    let objects = answer.get(list).and_then(Value::as_array).into_iter().flatten();
-    objects.map(|object| members.iter().map(|member| cell(object.get(member).unwrap_or(&Value::Null))).collect()).collect()
+    let objects = answer
+        .get(list)
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten();
+    objects
+        .map(|object| {
+            members
+                .iter()
+                .map(|member| cell(object.get(member).unwrap_or(&Value::Null)))
+                .collect()
+        })
+        .collect()
 }
 
 /// A value in one line.

@@ -56,15 +56,33 @@ pub(crate) struct Submit {
     wait: bool,
 }
 
-pub(super) async fn run(job: Submit, control_plane: &ControlPlane, screen: &Screen) -> Result<Exit, Error> {
+pub(super) async fn run(
+    job: Submit,
+    control_plane: &ControlPlane,
+    screen: &Screen,
+) -> Result<Exit, Error> {
     let (trigger, wait) = (job.trigger, job.wait);
-    let headers: Vec<_> = job.idempotency_key.clone().map(|key| ("idempotency-key", key)).into_iter().collect();
-    if headers.iter().any(|(_, key)| !key.bytes().all(|byte| (b' '..=b'~').contains(&byte))) {
-        return Err(Error::Usage("--idempotency-key must be printable ASCII".to_owned()));
+    let headers: Vec<_> = job
+        .idempotency_key
+        .clone()
+        .map(|key| ("idempotency-key", key))
+        .into_iter()
+        .collect();
+    if headers
+        .iter()
+        .any(|(_, key)| !key.bytes().all(|byte| (b' '..=b'~').contains(&byte)))
+    {
+        return Err(Error::Usage(
+            "--idempotency-key must be printable ASCII".to_owned(),
+        ));
     }
     let path = if trigger { "/trigger_runner" } else { "/jobs" };
     let answer = control_plane.post(path, &job.body()?, &headers).await?;
-    let recorded = if trigger { answer.get("job").unwrap_or(&answer) } else { &answer };
+    let recorded = if trigger {
+        answer.get("job").unwrap_or(&answer)
+    } else {
+        &answer
+    };
     if wait {
         return wait::until_it_ends(recorded, control_plane, screen).await;
     }
@@ -82,7 +100,11 @@ impl Submit {
     /// The request: what was not said is not in it, so that the control plane's defaults hold.
     fn body(self) -> Result<Value, Error> {
         let payload = self.payload.as_deref().map(payload).transpose()?;
-        let labels: Map<String, Value> = self.label.into_iter().map(|(name, value)| (name, value.into())).collect();
+        let labels: Map<String, Value> = self
+            .label
+            .into_iter()
+            .map(|(name, value)| (name, value.into()))
+            .collect();
         let fields = [
             ("job_type", Some(Value::from(String::from(self.job_type)))),
             ("payload", payload),
@@ -92,9 +114,15 @@ impl Submit {
             ("ttl_seconds", self.ttl.map(Value::from)),
             ("max_attempts", self.max_attempts.map(Value::from)),
             ("timeout_seconds", self.timeout.map(Value::from)),
-            ("labels", (!labels.is_empty()).then_some(Value::Object(labels))),
+            (
+                "labels",
+                (!labels.is_empty()).then_some(Value::Object(labels)),
+            ),
         ];
-        Ok(fields.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect())
+        Ok(fields
+            .into_iter()
+            .filter_map(|(name, value)| Some((name.to_owned(), value?)))
+            .collect())
     }
 }
 
@@ -114,7 +142,9 @@ fn payload(argument: &str) -> Result<Value, Error> {
     };
     serde_json::from_str(&text).map_err(|error| {
         let (line, column) = (error.line(), error.column());
-        Error::Usage(format!("--payload is not JSON at line {line}, column {column}: correct it"))
+        Error::Usage(format!(
+            "--payload is not JSON at line {line}, column {column}: correct it"
+        ))
     })
 }
 
@@ -141,19 +171,40 @@ mod tests {
 
     fn body(arguments: &[&str]) -> Result<Value, Error> {
         let all = ["submit"].iter().chain(arguments);
-        Only::try_parse_from(all).map_err(|error| Error::Usage(error.to_string()))?.submit.body()
+        Only::try_parse_from(all)
+            .map_err(|error| Error::Usage(error.to_string()))?
+            .submit
+            .body()
     }
 
     #[test]
     fn what_was_not_said_is_not_sent() {
-        assert_eq!(body(&["hello"]).expect("right"), json!({"job_type": "hello"}));
+        assert_eq!(
+            body(&["hello"]).expect("right"),
+            json!({"job_type": "hello"})
+        );
     }
 
     #[test]
     fn everything_that_was_said_is_sent() {
         let arguments = [
-            "hello", "--payload", "[1]", "--queue", "slow", "--priority", "-3", "--run-at", "2030-01-01T00:00:00Z",
-            "--ttl", "5", "--max-attempts", "2", "--timeout", "9", "--label", "a=b=c",
+            "hello",
+            "--payload",
+            "[1]",
+            "--queue",
+            "slow",
+            "--priority",
+            "-3",
+            "--run-at",
+            "2030-01-01T00:00:00Z",
+            "--ttl",
+            "5",
+            "--max-attempts",
+            "2",
+            "--timeout",
+            "9",
+            "--label",
+            "a=b=c",
         ];
         assert_eq!(
             body(&arguments).expect("right"),
@@ -169,10 +220,13 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("p.json");
         std::fs::write(&path, "{\"a\": 1}").expect("written");
-        assert_eq!(body(&["hello", "--payload", &format!("@{}", path.display())]).expect("right")["payload"]["a"], 1);
+        assert_eq!(
+            body(&["hello", "--payload", &format!("@{}", path.display())]).expect("right")["payload"]
+                ["a"],
+            1
+        );
         let error = body(&["hello", "--payload", "{\"canary\": }"]).expect_err("wrong");
         assert_eq!(error.exit(), Exit::WrongUsage);
         assert!(!error.to_string().contains("canary"), "{error}");
     }
-
 }

@@ -18,8 +18,16 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Asks until the job has ended, shows it, and says whether it succeeded.
-pub(super) async fn until_it_ends(recorded: &Value, control_plane: &ControlPlane, screen: &Screen) -> Result<Exit, Error> {
-    let id = recorded.get("id").and_then(Value::as_str).unwrap_or_default().to_owned();
+pub(super) async fn until_it_ends(
+    recorded: &Value,
+    control_plane: &ControlPlane,
+    screen: &Screen,
+) -> Result<Exit, Error> {
+    let id = recorded
+        .get("id")
+        .and_then(Value::as_str)
+        .unwrap_or_default()
+        .to_owned();
     screen.say(&format!("waiting for job {id}"));
     let mut job = recorded.clone();
     let mut pause = PAUSES.0;
@@ -34,7 +42,11 @@ pub(super) async fn until_it_ends(recorded: &Value, control_plane: &ControlPlane
         }
     }
     show::job(&job, screen);
-    Ok(if status(&job) == "succeeded" { Exit::Ok } else { Exit::Failed })
+    Ok(if status(&job) == "succeeded" {
+        Exit::Ok
+    } else {
+        Exit::Failed
+    })
 }
 
 /// Whether nothing will happen to the job any more.
@@ -43,5 +55,7 @@ pub(crate) fn has_ended(job: &Value) -> bool {
 }
 
 pub(crate) fn status(job: &Value) -> &str {
-    job.get("status").and_then(Value::as_str).unwrap_or_default()
+    job.get("status")
+        .and_then(Value::as_str)
+        .unwrap_or_default()
 }

@@ -8,14 +8,23 @@ use crate::program::{opsctl, outcome};
 fn applied(status: &str) -> Vec<bool> {
     let status: Value = serde_json::from_str(status).expect("JSON");
     let migrations = status["migrations"].as_array().expect("a list");
-    migrations.iter().map(|migration| migration["applied"].as_bool().expect("a bool")).collect()
+    migrations
+        .iter()
+        .map(|migration| migration["applied"].as_bool().expect("a bool"))
+        .collect()
 }
 
 #[tokio::test]
 async fn the_schema_goes_up_and_down_and_jobs_are_not_dropped_unasked() {
-    let database = testing::database("opsctl_empty", async |_| Ok(())).await.expect("a database");
+    let database = testing::database("opsctl_empty", async |_| Ok(()))
+        .await
+        .expect("a database");
     let db = |arguments: &[&str]| {
-        let all: Vec<&str> = ["--output", "json", "db"].iter().chain(arguments).copied().collect();
+        let all: Vec<&str> = ["--output", "json", "db"]
+            .iter()
+            .chain(arguments)
+            .copied()
+            .collect();
         outcome(opsctl(&all).env("DATABASE_URL", &database.url))
     };
     assert!(applied(&db(&["status"]).1).iter().all(|applied| !applied));
@@ -35,7 +44,11 @@ async fn the_schema_goes_up_and_down_and_jobs_are_not_dropped_unasked() {
     let (code, _, err) = db(&["rollback", "--all"]);
     assert_eq!(code, 2);
     assert!(err.contains("--yes"), "{err}");
-    assert!(applied(&db(&["rollback", "--all", "--yes"]).1).iter().all(|applied| !applied));
+    assert!(
+        applied(&db(&["rollback", "--all", "--yes"]).1)
+            .iter()
+            .all(|applied| !applied)
+    );
 }
 
 #[test]
@@ -46,6 +59,9 @@ fn a_database_that_is_away_or_no_postgresql_is_told_in_one_line_without_its_addr
     assert!(!err.contains("canary"), "{err}");
     let (code, _, err) = status("sqlite:canary");
     assert_eq!(code, 2);
-    assert!(err.contains("PostgreSQL") && !err.contains("canary"), "{err}");
+    assert!(
+        err.contains("PostgreSQL") && !err.contains("canary"),
+        "{err}"
+    );
     assert_eq!(outcome(&mut opsctl(&["db", "status"])).0, 2);
 }

@@ -1,6 +1,7 @@
 //! Log events as flat JSON objects: the event's own fields over those of the spans around it.
 
 use std::fmt;
+use std::fs::File;
 use std::io::Write;
 
 use serde_json::{Map, Value};
@@ -12,8 +13,13 @@ use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 use tracing_subscriber::layer::{Context, Layer};
 use tracing_subscriber::registry::LookupSpan;
 
-/// Writes each event as one line of JSON to standard output.
-pub(super) struct JsonLines;
+/// Writes each event as one line of JSON.
+pub(super) enum JsonLines {
+    /// To standard output.
+    Stdout,
+    /// To the end of a file.
+    File(File),
+}
 
 /// The fields of a span, kept with it until its events are written.
 struct SpanFields(Map<String, Value>);
@@ -42,8 +48,13 @@ where
     fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
         let mut line = line(event, &context).to_string();
         line.push('\n');
+        let written = match self {
+            Self::Stdout => std::io::stdout().lock().write_all(line.as_bytes()),
+            // One write a line, so that lines of several threads do not mix.
+            Self::File(file) => (&mut &*file).write_all(line.as_bytes()),
+        };
         // Where nobody reads the log any more, there is nobody to tell.
-        let _ = std::io::stdout().lock().write_all(line.as_bytes());
+        let _ = written;
     }
 }
 
@@ -134,11 +145,11 @@ mod tests {
 
     impl<S: Subscriber + for<'span> LookupSpan<'span>> Layer<S> for Kept {
         fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: Context<'_, S>) {
-            JsonLines.on_new_span(attributes, id, context);
+            JsonLines::Stdout.on_new_span(attributes, id, context);
         }
 
         fn on_record(&self, id: &Id, values: &Record<'_>, context: Context<'_, S>) {
-            JsonLines.on_record(id, values, context);
+            JsonLines::Stdout.on_record(id, values, context);
         }
 
         fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
@@ -181,6 +192,22 @@ mod tests {
                 .as_str()
                 .is_some_and(|at| at.ends_with('Z'))
         );
+    }
+
+    #[test]
+    fn a_file_gets_each_event_as_a_line() {
+        let path = tempfile::NamedTempFile::new().expect("a file");
+        let lines = JsonLines::File(path.reopen().expect("opened"));
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(lines), || {
+            tracing::info!(event = "first");
+            tracing::info!(event = "second");
+        });
+        let text = std::fs::read_to_string(path.path()).expect("read");
+        let events: Vec<Value> = text
+            .lines()
+            .map(|line| serde_json::from_str::<Value>(line).expect("JSON")["event"].clone())
+            .collect();
+        assert_eq!(events, ["first", "second"]);
     }
 
     #[test]
