@@ -93,13 +93,17 @@ impl From<sqlx::Error> for StoreError {
             | sqlx::Error::Protocol(_) => Self::Unavailable(error),
             sqlx::Error::Database(db) => match db.code().as_deref() {
                 // connection, resources, operator intervention, read-only, serialization, deadlock: all pass by themselves;
-                // an undefined table, column or function is a schema that is still to be migrated
+                // an undefined table, column or function is a schema that is still to be migrated,
+                // a login or a database that is refused is one that is just being changed or restored
                 Some(code)
                     if ["08", "53", "57", "40"]
                         .iter()
                         .any(|class| code.starts_with(class))
-                        || ["25006", "55P03", "42P01", "42703", "42883", "3F000"]
-                            .contains(&code) =>
+                        || [
+                            "25006", "28000", "28P01", "3D000", "55P03", "42P01", "42703", "42883",
+                            "3F000",
+                        ]
+                        .contains(&code) =>
                 {
                     Self::Unavailable(error)
                 }

@@ -58,10 +58,6 @@ async fn identify(mut request: Request, next: Next) -> Response {
         response = with_request_id(response, &problem, &request_id);
     }
     let status = response.status();
-    if status == StatusCode::UNAUTHORIZED {
-        // The router adds it around the guard; a stranger need not know which methods there are.
-        response.headers_mut().remove(header::ALLOW);
-    }
     dress(response.headers_mut(), &request_id);
     span.in_scope(|| {
         tracing::info!(
