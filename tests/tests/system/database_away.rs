@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use local_postgres::Mode;
 use local_postgres::testing::private_cluster;
 use serde_json::json;
-use tests::{Client, Peer, System, wait_until};
+use tests::{Client, Peer, System, processes_of, wait_until};
 
 const WITHIN: Duration = Duration::from_secs(3);
 
@@ -32,12 +32,25 @@ async fn each_route_says_so_in_time(ops: &Client) {
         };
         let begun = Instant::now();
         let answer = call.send().await;
-        assert!(begun.elapsed() < WITHIN, "{method} {path} took {:?}", begun.elapsed());
+        assert!(
+            begun.elapsed() < WITHIN,
+            "{method} {path} took {:?}",
+            begun.elapsed()
+        );
         answer.problem(503);
-        assert!(answer.header("retry-after").parse::<u32>().is_ok_and(|seconds| seconds >= 1), "{path}: {answer:?}");
+        assert!(
+            answer
+                .header("retry-after")
+                .parse::<u32>()
+                .is_ok_and(|seconds| seconds >= 1),
+            "{path}: {answer:?}"
+        );
     }
     let begun = Instant::now();
-    assert_eq!(ops.anonymous().at("").get("/readyz").await.problem(503)["failed"], "database");
+    assert_eq!(
+        ops.anonymous().at("").get("/readyz").await.problem(503)["failed"],
+        "database"
+    );
     assert!(begun.elapsed() < WITHIN);
     ops.anonymous().at("").get("/healthz").await.expect(200);
     ops.anonymous().get("/jobs").await.problem(401);
@@ -49,21 +62,35 @@ async fn while_the_database_is_away_every_route_says_so_and_afterwards_all_goes_
     cluster.create_database("away").await.expect("a database");
     let url = cluster.url("away");
     tests::migrate(&url).await.expect("migrated");
-    let system = System::builder().shell("hello", "true", "").on(&url).start().await;
-    system.run_until(&json!({"job_type": "hello"}), "succeeded").await;
+    let system = System::builder()
+        .shell("hello", "true", "")
+        .on(&url)
+        .start()
+        .await;
+    system
+        .run_until(&json!({"job_type": "hello"}), "succeeded")
+        .await;
     let cluster = cluster.shut_down().await.expect("away");
     each_route_says_so_in_time(&system.ops).await;
     let runner = system.runner(0);
-    assert_eq!(runner.get("/readyz").await.problem(503)["failed"], "database");
+    assert_eq!(
+        runner.get("/readyz").await.problem(503)["failed"],
+        "database"
+    );
     let begun = Instant::now();
-    runner.post("/run", &json!({"job_type": "hello"})).await.problem(503);
+    runner
+        .post("/run", &json!({"job_type": "hello"}))
+        .await
+        .problem(503);
     assert!(begun.elapsed() < WITHIN, "{:?}", begun.elapsed());
     let cluster = cluster.restart().await.expect("back");
     wait_until("the control plane is ready again", async || {
         (system.ops.anonymous().at("").get("/readyz").await.status == 200).then_some(())
     })
     .await;
-    system.run_until(&json!({"job_type": "hello"}), "succeeded").await;
+    system
+        .run_until(&json!({"job_type": "hello"}), "succeeded")
+        .await;
     system.stop().await;
     cluster.stop().await.expect("stopped");
 }
@@ -75,4 +102,66 @@ async fn a_database_that_takes_calls_and_never_answers_is_away_too() {
     let system = System::builder().on(&url).runners(0).start().await;
     each_route_says_so_in_time(&system.ops).await;
     system.stop().await;
+}
+
+#[tokio::test]
+async fn a_database_that_lets_us_not_in_is_away_too() {
+    let database = tests::Database::empty().await;
+    let (server, _) = database.url.split_once('?').expect("a socket's address");
+    let name = server.rsplit('/').next().expect("a name");
+    for url in [
+        database
+            .url
+            .replace(&format!("/{name}?"), "/no_such_database?"),
+        database
+            .url
+            .replace("postgres://postgres@", "postgres://no_such_user@"),
+    ] {
+        assert_ne!(url, database.url);
+        let system = System::builder().on(&url).runners(0).start().await;
+        each_route_says_so_in_time(&system.ops).await;
+        system.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_runner_that_cannot_renew_kills_its_work_before_the_lease_ends() {
+    let lease = Duration::from_secs(3);
+    // In test mode a killed server loses what it had committed last.
+    let cluster = private_cluster(Mode::Durable).await.expect("a cluster");
+    cluster.create_database("away").await.expect("a database");
+    let url = cluster.url("away");
+    tests::migrate(&url).await.expect("migrated");
+    let script = "[ \"$OPS_ATTEMPT\" -ge 2 ] || exec sleep 600";
+    let builder = System::builder()
+        .shell("stay", script, "max_attempts = 3")
+        .on(&url);
+    let system = builder.set("RUNNER_LEASE_SECONDS", "3").start().await;
+    let id = system
+        .submit(&json!({"job_type": "stay", "max_attempts": 3}))
+        .await;
+    system.until(&id, "running").await;
+    wait_until("its process runs", async || {
+        (!processes_of(system.folder()).is_empty()).then_some(())
+    })
+    .await;
+    let begun = Instant::now();
+    let cluster = cluster.kill9().await.expect("away");
+    wait_until("its process is gone", async || {
+        processes_of(system.folder()).is_empty().then_some(())
+    })
+    .await;
+    assert!(
+        begun.elapsed() < lease + Duration::from_millis(100),
+        "{:?}",
+        begun.elapsed()
+    );
+    let cluster = cluster.restart().await.expect("back");
+    wait_until("the control plane is ready again", async || {
+        (system.ops.anonymous().at("").get("/readyz").await.status == 200).then_some(())
+    })
+    .await;
+    assert_eq!(system.until(&id, "succeeded").await["attempt"], 2);
+    system.stop().await;
+    cluster.stop().await.expect("stopped");
 }

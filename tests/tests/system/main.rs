@@ -1,15 +1,22 @@
 //! The system from outside: everything here goes over HTTP, through a program's exit code, or through psql.
-#![expect(clippy::expect_used, clippy::panic, reason = "a test that cannot go on fails, and says why")]
+#![expect(
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test that cannot go on fails, and says why"
+)]
 
 mod authentication;
 mod batch;
+mod claims;
 mod commands;
 mod control_planes;
 mod crash;
 mod database_away;
 mod dev;
+mod endings;
 mod flags;
 mod handlers;
+mod harness;
 mod health;
 mod idempotency;
 mod job;
@@ -20,5 +27,6 @@ mod runner;
 mod scripts;
 mod secrets;
 mod startup;
+mod strange_requests;
 mod submit;
 mod trigger;
