@@ -199,6 +199,18 @@ as $$
 $$;
 comment on function ops_what_to_do_instead(text, text, uuid) is 'The hint that goes with a refused change of status.';
 
+create function ops_payload_fits(payload jsonb) returns boolean
+language sql immutable parallel safe
+as $$
+  -- Nested not deeper than 64, and no number beyond a double: what programs in other languages could not read again.
+  -- Level 64 is the 65th, the root being level 0.
+  select not (
+    jsonb_path_exists(payload, 'strict $.**{64} ? (@.type() == "object" || @.type() == "array")')
+    or jsonb_path_exists(payload, 'strict $.** ? (@.type() == "number" && (@ > 1.7976931348623157e308 || @ < -1.7976931348623157e308))')
+  )
+$$;
+comment on function ops_payload_fits(jsonb) is 'Whether every program can read this JSON: at most 64 levels, no number beyond a double.';
+
 create function ops_guard_new_job() returns trigger
 language plpgsql
 as $$
@@ -222,7 +234,21 @@ begin
     raise exception 'timeout_seconds is 1 to 2592000 (30 days)' using
       errcode = 'check_violation', constraint = 'ops_jobs_timeout_seconds';
   end if;
-  raise exception 'labels is a JSON object' using errcode = 'check_violation', constraint = 'ops_jobs_labels_object';
+  if new.run_at not between '2000-01-01Z' and '2201-01-01Z' or new.expires_at not between '2000-01-01Z' and '2301-01-01Z' then
+    raise exception 'run_at lies in the years 2000 to 2200' using errcode = 'check_violation', constraint = 'ops_jobs_instants';
+  end if;
+  if new.created_at not between clock_timestamp() - interval '1 minute' and clock_timestamp() then
+    raise exception 'created_at is set by the database' using errcode = 'check_violation', constraint = 'ops_jobs_created_at';
+  end if;
+  if length(new.idempotency_key) not between 1 and 255 then
+    raise exception 'an idempotency key has 1 to 255 characters' using
+      errcode = 'check_violation', constraint = 'ops_jobs_idempotency_key_length';
+  end if;
+  if not ops_payload_fits(new.payload) then
+    raise exception 'payload is nested deeper than 64 levels or holds a number beyond a double' using
+      errcode = 'check_violation', constraint = 'ops_jobs_payload_fits';
+  end if;
+  raise exception 'labels is a JSON object of texts' using errcode = 'check_violation', constraint = 'ops_jobs_labels_object';
 end
 $$;
 comment on function ops_guard_new_job() is 'Refuses a new row that is not a sane queued job.';
@@ -236,7 +262,14 @@ for each row when (
   or new.job_type !~ '^[a-z][a-z0-9_]{0,63}$' or new.queue !~ '^[a-z][a-z0-9_]{0,63}$'
   or new.max_attempts not between 1 and 1000
   or new.timeout_seconds not between 1 and 2592000
-  or jsonb_typeof(new.labels) <> 'object'
+  or new.run_at not between '2000-01-01Z' and '2201-01-01Z'
+  or new.expires_at not between '2000-01-01Z' and '2301-01-01Z'
+  or new.created_at not between clock_timestamp() - interval '1 minute' and clock_timestamp()
+  or length(new.idempotency_key) not between 1 and 255
+  or (new.labels <> '{}' and (
+    jsonb_typeof(new.labels) <> 'object' or jsonb_path_exists(new.labels, 'strict $.* ? (@.type() != "string")')
+  ))
+  or (new.payload <> '{}' and not ops_payload_fits(new.payload))
 )
 execute function ops_guard_new_job();
 
@@ -274,18 +307,30 @@ begin
       errcode = 'check_violation', constraint = 'ops_jobs_immutable',
       hint = 'Record another job with ops_enqueue(job_type, payload).';
   end if;
-  if new.fence < old.fence then
-    raise exception 'the fence of job % only grows', old.id using
+  if new.fence <> old.fence then
+    raise exception 'the fence of job % only grows, by claims', old.id using
       errcode = 'check_violation', constraint = 'ops_jobs_fence_grows',
       hint = 'Leave fence alone: each claim takes the next number by itself.';
   end if;
   if new.status = old.status then
+    if new.attempt <> old.attempt or new.lost_count <> old.lost_count then
+      raise exception 'attempt and lost_count of job % count what happened', old.id using
+        errcode = 'check_violation', constraint = 'ops_jobs_counters',
+        hint = format('Give it a fresh budget with ops_retry(%L) once it has failed, or raise max_attempts.', old.id);
+    end if;
     -- Depth 2: the event table's own trigger numbers an event.
     if new.event_seq <> old.event_seq and pg_trigger_depth() < 2 then
       raise exception 'event_seq of job % is kept by the database', old.id using
         errcode = 'check_violation', constraint = 'ops_jobs_event_seq';
     end if;
     return new;
+  end if;
+  -- A release takes the attempt back, a lost runner is counted; nothing else moves the counters.
+  if not (old.status = 'running' and new.status = 'queued' and new.attempt = old.attempt - 1) then
+    new.attempt := old.attempt;
+  end if;
+  if not (old.status = 'running' and new.lost_count = old.lost_count + 1) then
+    new.lost_count := old.lost_count;
   end if;
 
   new.updated_at := instant;
@@ -346,6 +391,8 @@ create trigger ops_jobs_guard_update before update on ops_jobs
 for each row when (
   old.status is distinct from new.status
   or old.fence is distinct from new.fence
+  or old.attempt is distinct from new.attempt
+  or old.lost_count is distinct from new.lost_count
   or old.event_seq is distinct from new.event_seq
   or old.id is distinct from new.id
   or old.job_type is distinct from new.job_type
@@ -354,6 +401,30 @@ for each row when (
   or old.idempotency_key is distinct from new.idempotency_key
 )
 execute function ops_guard_job();
+
+create function ops_refuse_values() returns trigger
+language plpgsql
+as $$
+begin
+  raise exception 'a value of job % is out of its range', old.id using
+    errcode = 'check_violation', constraint = 'ops_jobs_values',
+    hint = 'run_at: the years 2000 to 2200; max_attempts: 1 to 1000; timeout_seconds: 1 to 2592000; labels: an object of texts; payload: at most 64 levels.';
+end
+$$;
+comment on function ops_refuse_values() is 'Refuses values that no new job could have either.';
+
+create trigger ops_jobs_guard_values before update of payload, run_at, expires_at, max_attempts, timeout_seconds, labels on ops_jobs
+for each row when (
+  new.run_at not between '2000-01-01Z' and '2201-01-01Z'
+  or new.expires_at not between '2000-01-01Z' and '2301-01-01Z'
+  or new.max_attempts not between 1 and 1000
+  or new.timeout_seconds not between 1 and 2592000
+  or (old.labels is distinct from new.labels and (
+    jsonb_typeof(new.labels) <> 'object' or jsonb_path_exists(new.labels, 'strict $.* ? (@.type() != "string")')
+  ))
+  or (old.payload is distinct from new.payload and not ops_payload_fits(new.payload))
+)
+execute function ops_refuse_values();
 
 create function ops_refuse_same_status() returns trigger
 language plpgsql
@@ -458,9 +529,9 @@ end
 $$;
 comment on function ops_append_event() is 'Numbers an event that is not a transition (progress, a note) under its job''s row lock.';
 
--- Depth 0: a statement of a client. The triggers above number their own rows.
+-- Depth 0: a statement of a client. The triggers above number their own rows; whoever else gives no number gets one.
 create trigger ops_job_events_append before insert on ops_job_events
-for each row when (pg_trigger_depth() = 0)
+for each row when (pg_trigger_depth() = 0 or new.seq is null)
 execute function ops_append_event();
 
 create function ops_refuse_change() returns trigger
@@ -481,6 +552,8 @@ for each statement execute function ops_refuse_change();
 create trigger ops_jobs_no_delete before delete on ops_jobs
 for each row execute function ops_refuse_change();
 create trigger ops_jobs_no_truncate before truncate on ops_jobs
+for each statement execute function ops_refuse_change();
+create trigger ops_job_transitions_no_truncate before truncate on ops_job_transitions
 for each statement execute function ops_refuse_change();
 create trigger ops_job_transitions_fixed before insert or update or delete on ops_job_transitions
 for each statement execute function ops_refuse_change();

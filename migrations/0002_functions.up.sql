@@ -15,7 +15,7 @@ as $$
   ))
 $$;
 comment on function ops_request_hash(text, jsonb, text, int, timestamptz, int, int, int, jsonb) is
-  'What an idempotency key stands for: the same key with another hash is refused. Equal JSON hashes equally, whatever the order of its keys.';
+  'What an idempotency key stands for: the same key with another hash is refused. The order of keys and white space do not matter; 1 and 1.0 differ.';
 
 create function ops_enqueue(
   job_type text,

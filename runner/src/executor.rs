@@ -33,6 +33,7 @@ pub(crate) async fn execute(app: Arc<App>, slot: Slot, leased: LeasedJob, held: 
         timeout,
         ..
     } = leased;
+    let key = lease.key();
     let (job_id, attempt, fence) = (lease.job_id(), lease.attempt(), lease.fence());
     tracing::info!(event = "job_started", %job_id, job_type = %name, attempt, fence);
     let (outcome, limited) = match app.registry.get(&name) {
@@ -64,6 +65,7 @@ pub(crate) async fn execute(app: Arc<App>, slot: Slot, leased: LeasedJob, held: 
             tracing::info!(event = "job_finished", %job_id, job_type = %name, attempt, fence, outcome = word, status, duration_ms);
         }
         Err(error) => {
+            app.leases.forsake(key);
             tracing::warn!(event = "job_not_finished", %job_id, job_type = %name, attempt, fence, outcome = word, duration_ms, %error);
         }
     }

@@ -13,6 +13,9 @@ const SHORTEST: Duration = Duration::from_secs(1);
 /// A connection may die without a word.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// No claim is under way for longer: what was claimed before and is not known here, nobody runs.
+const SETTLED: Duration = Duration::from_secs(13);
+
 /// Keeps house until it is cut off, which is safe at any point.
 pub(crate) async fn keep_house(app: Arc<App>) {
     app.until_ready().await;
@@ -60,6 +63,18 @@ async fn once(app: &App) -> Result<(), StoreError> {
 /// When the database does not answer.
 pub(crate) async fn tick(app: &App) -> Result<Swept, StoreError> {
     app.report().await?;
+    let released = app
+        .store
+        .release_unheld(&app.identity, &app.leases.known(), SETTLED)
+        .await?;
+    if released > 0 {
+        tracing::warn!(
+            event = "claims_released",
+            released,
+            "the answer to a claim had been lost"
+        );
+        app.backlog.work_arrived();
+    }
     let swept = app
         .store
         .sweep(&format!("sweep:{}", app.identity.id))

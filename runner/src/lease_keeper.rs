@@ -21,6 +21,8 @@ const LONGEST_MARGIN: Duration = Duration::from_secs(2);
 #[derive(Debug, Default)]
 pub(crate) struct Leases {
     held: Mutex<HashMap<LeaseKey, Entry>>,
+    /// Those whose work is over and whose end could not be recorded: they must run out, and so be counted.
+    forsaken: Mutex<Vec<LeaseKey>>,
 }
 
 #[derive(Debug)]
@@ -62,6 +64,22 @@ impl Leases {
     /// Rings the bell of everything that runs.
     pub(crate) fn interrupt_all(&self, why: Interruption) {
         self.with(|held| held.values().for_each(|entry| entry.bell.ring(why)));
+    }
+
+    /// Notes that the end of this lease's work could not be recorded.
+    pub(crate) fn forsake(&self, key: LeaseKey) {
+        self.forsaken
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(key);
+    }
+
+    /// Every lease that this runner knows of; one that it does not know was claimed without its hearing of it.
+    pub(crate) fn known(&self) -> Vec<LeaseKey> {
+        let mut known = self.keys();
+        let forsaken = self.forsaken.lock().unwrap_or_else(PoisonError::into_inner);
+        known.extend(forsaken.iter().copied());
+        known
     }
 
     /// How many jobs are at work: a slot may also be taken for a claim that finds nothing.

@@ -38,7 +38,8 @@ impl Store {
     /// Takes up to `limit` due jobs, by priority, then by `run_at`.
     ///
     /// # Errors
-    /// When the database does not answer; then nothing is known of the claim, and what it took comes back by its lease.
+    /// When the database does not answer before anything was taken; then nothing is known of the claim, and what it took
+    /// comes back by its lease or by [`Store::release_unheld`].
     pub async fn claim_due(
         &self,
         request: ClaimRequest<'_>,
@@ -56,11 +57,20 @@ impl Store {
         }
         for terms in request.types {
             let free = limit - i64::try_from(taken.len()).unwrap_or(i64::MAX);
-            if let (Some(concurrency), true) = (terms.concurrency, free > 0) {
-                taken.extend(
-                    self.claim_limited(request, terms, concurrency, None, free)
-                        .await?,
-                );
+            let (Some(concurrency), true) = (terms.concurrency, free > 0) else {
+                continue;
+            };
+            match self
+                .claim_limited(request, terms, concurrency, None, free)
+                .await
+            {
+                Ok(more) => taken.extend(more),
+                // What was taken before is the caller's: it must be run.
+                Err(error) if taken.is_empty() => return Err(error),
+                Err(error) => {
+                    tracing::warn!(event = "claim_failed", job_type = %terms.job_type, %error);
+                    break;
+                }
             }
         }
         Ok(taken)

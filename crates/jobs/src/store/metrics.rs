@@ -54,7 +54,11 @@ impl Store {
                 filter (where e.kind in ('succeeded', 'failed', 'aborted', 'retry_scheduled'))
             from ops_job_events e
             where e.at >= date_trunc('hour', now(), 'UTC') - make_interval(hours => $1)
-              and e.data ? 'job_type'
+              -- notes of people may say anything
+              and e.kind in (
+                'queued', 'running', 'succeeded', 'failed', 'aborted', 'retry_scheduled', 'lease_expired', 'dead_lettered'
+              )
+              and jsonb_typeof(e.data -> 'job_type') = 'string'
             group by 1, 2
             on conflict (hour, job_type) do update
             set queued = excluded.queued, started = excluded.started, succeeded = excluded.succeeded,

@@ -103,7 +103,7 @@ impl Store {
             .label
             .as_ref()
             .map(|(name, value)| json!({ name: value }));
-        // Ids sort by creation, so that the primary key serves the order and the bounds; the status filters have
+        // Ids sort by creation, so that the primary key serves the order; the status filters have
         // their own small indexes. One row more than asked for tells whether there is a next page.
         let rows = sqlx::query_as!(
             JobRow,

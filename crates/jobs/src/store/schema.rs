@@ -9,6 +9,16 @@ use crate::error::StoreError;
 /// Our own table, so that programs that share the database keep theirs.
 const TABLE: &str = "ops_schema_migrations";
 
+const COMMENTS: &str = "
+comment on table ops_schema_migrations is 'Which migrations were applied; kept by opsctl db.';
+comment on column ops_schema_migrations.version is 'The number of the migration.';
+comment on column ops_schema_migrations.description is 'Its name.';
+comment on column ops_schema_migrations.installed_on is 'When it was applied.';
+comment on column ops_schema_migrations.success is 'Whether it was applied whole.';
+comment on column ops_schema_migrations.checksum is 'SHA-384 of its file, which never changes.';
+comment on column ops_schema_migrations.execution_time is 'How long it took, in nanoseconds.';
+";
+
 /// One migration, as this program knows it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Migration {
@@ -110,6 +120,8 @@ impl Store {
     /// When one fails: it is rolled back whole, those before it stay.
     pub async fn migrate(&self) -> Result<SchemaStatus, StoreError> {
         migrator().run(&self.pool).await.map_err(migration_failed)?;
+        // The migrator makes this table; it has no words for it.
+        sqlx::raw_sql(COMMENTS).execute(&self.pool).await?;
         self.schema_status().await
     }
 

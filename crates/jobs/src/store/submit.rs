@@ -4,7 +4,8 @@ use serde_json::Value;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{JobFilter, Store};
+use super::Store;
+use super::row::JobRow;
 use crate::error::StoreError;
 use crate::job::{Job, NewJob};
 
@@ -33,8 +34,8 @@ impl Store {
     /// [`StoreError::IdempotencyConflict`] when the key stands for another request.
     pub async fn submit(&self, new: NewJob, created_by: &str) -> Result<Submitted, StoreError> {
         let request = std::slice::from_ref(&new);
-        if let Some(id) = self.insert(request, created_by).await?.pop() {
-            return self.require(id).await.map(Submitted::Created);
+        if let Some(job) = self.insert(request, created_by).await?.pop() {
+            return Ok(Submitted::Created(job));
         }
         let Some(key) = &new.idempotency_key else {
             return Err(StoreError::Internal(
@@ -63,20 +64,10 @@ impl Store {
                 "a batch takes no idempotency keys".to_owned(),
             ));
         }
-        let ids = self.insert(jobs, created_by).await?;
-        let mut recorded = self
-            .list(&JobFilter {
-                ids: Some(ids.clone()),
-                limit: 1000,
-                ..JobFilter::default()
-            })
-            .await?
-            .jobs;
-        recorded.sort_by_key(|job| ids.iter().position(|id| *id == job.id));
-        Ok(recorded)
+        self.insert(jobs, created_by).await
     }
 
-    async fn insert(&self, jobs: &[NewJob], created_by: &str) -> Result<Vec<Uuid>, StoreError> {
+    async fn insert(&self, jobs: &[NewJob], created_by: &str) -> Result<Vec<Job>, StoreError> {
         let job_types: Vec<String> = jobs.iter().map(|job| job.job_type.to_string()).collect();
         let payloads: Vec<Value> = jobs.iter().map(|job| job.payload.clone()).collect();
         let queues: Vec<String> = jobs.iter().map(|job| job.queue.to_string()).collect();
@@ -88,7 +79,8 @@ impl Store {
         let labels: Vec<Value> = jobs.iter().map(labels_of).collect();
         let keys: Vec<Option<String>> =
             jobs.iter().map(|job| job.idempotency_key.clone()).collect();
-        let ids = sqlx::query_scalar!(
+        let rows = sqlx::query_as!(
+            JobRow,
             r#"
             with asked as materialized (
               select ops_uuidv7() as id, a.*
@@ -116,9 +108,16 @@ impl Store {
               from asked
               order by ordinal
               on conflict (idempotency_key) where idempotency_key is not null do nothing
-              returning id
+              returning *
             )
-            select a.id as "id!" from asked a join recorded r on r.id = a.id order by a.ordinal
+            select
+              r.id, r.job_type, r.queue, r.status, false as "stalled!", r.priority, r.payload, r.result, r.error,
+              r.attempt, r.max_attempts, r.run_at, r.expires_at, r.timeout_seconds, r.idempotency_key, r.labels,
+              r.runner_id, r.lease_expires_at, r.heartbeat_at, r.fence, r.progress, r.abort_requested_at,
+              r.dead_lettered_at, r.created_by, r.created_at, r.started_at, r.finished_at, r.updated_at
+            from asked a
+            join recorded r on r.id = a.id
+            order by a.ordinal
             "#,
             &job_types,
             &payloads,
@@ -134,7 +133,7 @@ impl Store {
         )
         .fetch_all(&self.pool)
         .await?;
-        Ok(ids)
+        rows.into_iter().map(Job::try_from).collect()
     }
 
     /// The job of an idempotency key, and whether this is the request that it stands for.

@@ -1,9 +1,12 @@
 //! Housekeeping that any runner may do, none has to lead: guarded statements, a page at a time, safe to run at once.
 
+use std::time::Duration;
+
 use sqlx::PgPool;
 
-use super::Store;
+use super::{Store, seconds};
 use crate::error::StoreError;
+use crate::lease::{LeaseKey, RunnerIdentity};
 
 /// What one sweep did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -20,6 +23,44 @@ pub struct Swept {
 const PAGE: i64 = 100;
 
 impl Store {
+    /// Gives back, uncounted, what this start of a runner has claimed and does not hold: the answer to the claim was lost.
+    /// Only claims older than `settled` are looked at, which is longer than a claim may be under way.
+    ///
+    /// # Errors
+    /// When the database does not answer; the next time does it.
+    pub async fn release_unheld(
+        &self,
+        runner: &RunnerIdentity,
+        held: &[LeaseKey],
+        settled: Duration,
+    ) -> Result<u64, StoreError> {
+        let fences: Vec<i64> = held.iter().map(|key| key.fence).collect();
+        let released = sqlx::query!(
+            r#"
+            with acting as materialized (
+              select set_config('ops.actor', 'runner:' || $1, true) as actor
+            )
+            update ops_jobs j
+            set status = 'queued', attempt = j.attempt - 1, run_at = clock_timestamp()
+            from acting a
+            where j.status = 'running'
+              and j.runner_id = $1
+              and j.boot_id = $2
+              and not j.fence = any($3)
+              and j.started_at < clock_timestamp() - make_interval(secs => $4)
+              and j.abort_requested_at is null
+              and a.actor is not null
+            "#,
+            runner.id,
+            runner.boot_id,
+            &fences,
+            seconds(settled),
+        )
+        .execute(&self.pool)
+        .await?;
+        Ok(released.rows_affected())
+    }
+
     /// Takes back the jobs of lost runners, fails what outlived its time to live, forgets runners long gone.
     ///
     /// # Errors

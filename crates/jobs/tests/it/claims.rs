@@ -496,3 +496,25 @@ async fn log_and_progress_are_written_under_the_lease_only() {
         ["queued", "running", "progress", "aborted"]
     );
 }
+
+/// A claim takes unlimited types first, then each limited one by itself: when the second step fails, the first one stands.
+#[tokio::test]
+async fn an_error_in_the_middle_of_a_claim_loses_nothing_that_was_taken() {
+    let database = Database::new().await;
+    let taken = database.record("a").await.id;
+    database.record("b").await;
+    let mut runner = TestRunner::new("r1", &["a", "b"]);
+    runner.types[1].concurrency = Some(1);
+    let mut other = database.psql.acquire().await.expect("a connection");
+    sqlx::query("select pg_advisory_lock(hashtextextended('ops_concurrency:b', 0))")
+        .execute(&mut *other)
+        .await
+        .expect("the lock of the limited type");
+    let leased = database
+        .store
+        .claim_due(runner.request(), 2)
+        .await
+        .expect("what was taken before the error");
+    let ids: Vec<_> = leased.iter().map(|job| job.lease.job_id()).collect();
+    assert_eq!(ids, [taken]);
+}

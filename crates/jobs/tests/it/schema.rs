@@ -124,7 +124,7 @@ async fn every_table_column_view_and_function_explains_itself() {
         "select c.relname || coalesce('.' || a.attname, '')
          from pg_class c
          left join pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
-         where c.relname like 'ops\\_%' and c.relname <> 'ops_schema_migrations' and c.relkind in ('r', 'v', 'S')
+         where c.relname like 'ops\\_%' and c.relkind in ('r', 'v', 'S')
            and (c.relkind <> 'S' and col_description(c.oid, a.attnum) is null or obj_description(c.oid, 'pg_class') is null)
          union all
          select p.proname from pg_proc p
@@ -166,6 +166,7 @@ async fn history_is_append_only_for_a_superuser_too() {
         "truncate ops_job_events",
         "truncate ops_jobs",
         "delete from ops_job_transitions",
+        "truncate ops_job_transitions",
     ] {
         let error = sqlx::query(sql)
             .execute(&database.psql)
@@ -217,6 +218,13 @@ async fn the_fence_only_grows_and_the_past_cannot_be_rewritten() {
         "update ops_jobs set event_seq = event_seq + 1 where id = $1",
         "update ops_jobs set lease_expires_at = null where id = $1",
         "update ops_jobs set finished_at = now() where id = $1",
+        "update ops_jobs set fence = fence + 1 where id = $1",
+        "update ops_jobs set attempt = 2147483647 where id = $1",
+        "update ops_jobs set lost_count = -9 where id = $1",
+        "update ops_jobs set max_attempts = 0 where id = $1",
+        "update ops_jobs set run_at = 'infinity' where id = $1",
+        "update ops_jobs set labels = '{\"a\": 1}' where id = $1",
+        "update ops_jobs set payload = '{\"a\": 1e400}' where id = $1",
     ] {
         let error = database.type_in(sql, id).await.expect_err(sql);
         assert_eq!(refusal(&error).code(), "23514", "{sql}");
@@ -237,6 +245,13 @@ async fn a_job_begins_as_queued_and_sane() {
         "insert into ops_jobs (job_type, max_attempts) values ('a', 0)",
         "insert into ops_jobs (job_type, timeout_seconds) values ('a', 0)",
         "insert into ops_jobs (job_type, labels) values ('a', '[]')",
+        "insert into ops_jobs (job_type, labels) values ('a', '{\"n\": 1}')",
+        "insert into ops_jobs (job_type, run_at) values ('a', 'infinity')",
+        "insert into ops_jobs (job_type, run_at) values ('a', '4000-01-01 BC')",
+        "insert into ops_jobs (job_type, created_at) values ('a', '1999-01-01')",
+        "insert into ops_jobs (job_type, idempotency_key) values ('a', '')",
+        "insert into ops_jobs (job_type, payload) values ('a', '{\"a\": 1e30000}')",
+        "insert into ops_jobs (job_type, payload) values ('a', (repeat('[', 65) || repeat(']', 65))::jsonb)",
     ] {
         let error = sqlx::query(sql)
             .execute(&database.psql)
@@ -346,4 +361,28 @@ async fn the_migrations_go_down_and_up_again() {
         database.store.migrate().await.expect("and up");
     }
     database.record("a").await;
+}
+
+#[tokio::test]
+async fn a_running_job_is_aborted_from_a_trigger_of_the_users_own_too() {
+    let database = Database::new().await;
+    let id = database.record("a").await.id;
+    TestRunner::new("r1", &["a"]).take(&database, id).await;
+    sqlx::raw_sql(
+        "create table stops (id uuid);
+         create function stop() returns trigger language plpgsql as
+         $$ begin perform ops_abort(new.id, 'from a trigger'); return null; end $$;
+         create trigger stop after insert on stops for each row execute function stop();",
+    )
+    .execute(&database.psql)
+    .await
+    .expect("a trigger");
+    database
+        .type_in("insert into stops values ($1)", id)
+        .await
+        .expect("aborted");
+    assert_eq!(
+        database.kinds(id).await,
+        ["queued", "running", "abort_requested"]
+    );
 }

@@ -282,3 +282,29 @@ async fn a_sweep_never_undoes_a_finish() {
         }
     }
 }
+
+/// A claim whose answer was lost runs nowhere; it goes back uncounted, and what is held stays.
+#[tokio::test]
+async fn a_claim_that_nobody_heard_of_is_given_back_uncounted() {
+    let database = Database::new().await;
+    let (lost, held) = (database.record("a").await.id, database.record("a").await.id);
+    let runner = TestRunner::new("r1", &["a"]);
+    runner.take(&database, lost).await;
+    let kept = runner.take(&database, held).await;
+    let known = [kept.lease.key()];
+    let release = async |settled| {
+        let released = database
+            .store
+            .release_unheld(&runner.identity, &known, settled)
+            .await;
+        released.expect("an answer")
+    };
+    assert_eq!(release(Duration::from_secs(60)).await, 0, "still under way");
+    assert_eq!(release(Duration::ZERO).await, 1);
+    assert_eq!(
+        database.kinds(lost).await,
+        ["queued", "running", "released"]
+    );
+    assert_eq!(database.job(lost).await.attempt, 0);
+    assert_eq!(database.job(held).await.status, Status::Running);
+}
