@@ -101,6 +101,9 @@ impl Config {
             sources: values.sources().collect(),
             shared,
         };
+        if !jobs::is_usable_address(config.shared.database_url.expose()) {
+            values.refuse("DATABASE_URL", jobs::UNUSABLE_ADDRESS);
+        }
         refuse_one_key_for_both(&mut values, &config);
         values.finish(config)
     }
@@ -297,7 +300,12 @@ mod tests {
 
     #[test]
     fn only_postgresql_is_a_database() {
-        for url in ["", "sqlite:canary.db", "mysql://h/d"] {
+        for url in [
+            "",
+            "sqlite:canary.db",
+            "mysql://h/d",
+            "postgres://h/d?sslmode=canary",
+        ] {
             assert_eq!(wrong(&[("DATABASE_URL", url)]), ["DATABASE_URL"]);
         }
     }

@@ -116,11 +116,22 @@ fn answer_of(status: StatusCode, body: &[u8], job_id: Uuid) -> TriggerAnswer {
     }
 }
 
-/// Why the runner refused: the `detail` of its problem document, or its status where it sent none.
+/// Why the runner refused: the `detail` of its problem document with the fields it names, or its status where it sent none.
 fn reason(status: StatusCode, body: &[u8]) -> String {
     let document: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
     match document.get("detail").and_then(serde_json::Value::as_str) {
-        Some(detail) => storable_text(detail, MAX_REASON_BYTES),
+        Some(detail) => {
+            let fields = document.get("errors").and_then(serde_json::Value::as_array);
+            let fields = fields.into_iter().flatten().filter_map(|error| {
+                Some(format!(
+                    "{} {}",
+                    error.get("field")?.as_str()?,
+                    error.get("detail")?.as_str()?
+                ))
+            });
+            let parts: Vec<String> = std::iter::once(detail.to_owned()).chain(fields).collect();
+            storable_text(&parts.join("; "), MAX_REASON_BYTES)
+        }
         None => format!("it answered {}", status.as_u16()),
     }
 }

@@ -191,6 +191,9 @@ impl Config {
             child_environment: child_environment::read(&mut values),
             job_types: job_types::read(&mut values),
         };
+        if !jobs::is_usable_address(config.shared.database_url.expose()) {
+            values.refuse("DATABASE_URL", jobs::UNUSABLE_ADDRESS);
+        }
         values.finish(config)
     }
 

@@ -21,7 +21,7 @@ pub use state::{Status, UnknownStatus};
 pub use storable::{storable_json, storable_text};
 pub use store::{
     AbortAnswer, ClaimRequest, Finished, JobFilter, LogChunk, Migration, Page, ProgressKind, ROLES,
-    Rollup, Runner, RunnerReport, SchemaStatus, Store, StoreOptions, Submitted, Swept, Unfinished,
-    expected_version, schema_fingerprint,
+    Rollup, Runner, RunnerReport, SchemaStatus, Store, StoreOptions, Submitted, Swept,
+    UNUSABLE_ADDRESS, Unfinished, expected_version, is_usable_address, schema_fingerprint,
 };
 pub use trigger::{Trigger, TriggerAccepted};

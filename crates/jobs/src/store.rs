@@ -61,6 +61,15 @@ impl StoreOptions {
     }
 }
 
+/// What to tell of an address that [`is_usable_address`] refuses; never quotes it.
+pub const UNUSABLE_ADDRESS: &str =
+    "cannot be used as it is written: check its parameters, sslmode for example";
+
+/// Whether a `postgres://` address can be used: its parameters (`sslmode` and the like) are known and well-formed.
+pub fn is_usable_address(url: &str) -> bool {
+    PgConnectOptions::from_str(url).is_ok()
+}
+
 /// A pool of connections to the one database. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Store {

@@ -44,7 +44,8 @@ pub fn read(program: &'static str, version: &'static str, about: &'static str) -
 }
 
 fn command(program: &'static str, version: &'static str, about: &'static str) -> Command {
-    ServiceArgs::augment_args(Command::new(program).version(version).about(about))
+    // The doc comment of the arguments would else stand for what the program does.
+    ServiceArgs::augment_args(Command::new(program).version(version)).about(about)
 }
 
 /// Tells every wrong setting on standard error; a `main` ends with what comes back.

@@ -82,7 +82,12 @@ pub fn init_to_file(settings: &LogSettings, file: File) {
 }
 
 fn filter(settings: &LogSettings) -> EnvFilter {
-    EnvFilter::try_new(&settings.level).unwrap_or_else(|_| EnvFilter::new("info"))
+    let filter = EnvFilter::try_new(&settings.level).unwrap_or_else(|_| EnvFilter::new("info"));
+    // It quotes the parameters of DATABASE_URL that it does not know.
+    match "sqlx_postgres::options=off".parse() {
+        Ok(silence) => filter.add_directive(silence),
+        Err(_) => filter,
+    }
 }
 
 fn log_panic(panic: &PanicHookInfo<'_>) {

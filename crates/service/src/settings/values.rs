@@ -190,7 +190,12 @@ impl Values {
         match file::as_text(value) {
             Some(text) if text.is_empty() => {}
             Some(text) => {
-                self.texts.insert(setting.name, (Source::File, text));
+                let before = self.texts.insert(setting.name, (Source::File, text));
+                if matches!(before, Some((Source::File, _))) {
+                    let fault =
+                        "is given twice in the file, in capitals and in lower case: remove one";
+                    self.refuse(setting.name, fault);
+                }
             }
             None => self.refuse(setting.name, wrong_kind(setting.kind)),
         }
