@@ -191,7 +191,9 @@ fn command(
     faults: &mut Faults,
 ) -> Option<CommandLine> {
     let before = faults.0.len();
-    check(limits, faults);
+    for (key, floor) in limits.too_small() {
+        faults.refuse(key, format!("is too small: set it to at least {floor}"));
+    }
     if argv.iter().any(|argument| argument.contains('\0')) {
         faults.refuse("command", "contains U+0000: remove it");
     }
@@ -221,28 +223,6 @@ fn command(
         environment,
         limits,
     })
-}
-
-fn check(limits: Limits, faults: &mut Faults) {
-    let floors = [
-        (
-            "limits.memory_bytes",
-            limits.memory_bytes,
-            Limits::LEAST_MEMORY,
-        ),
-        ("limits.processes", limits.processes, 1),
-        (
-            "limits.open_files",
-            limits.open_files,
-            Limits::LEAST_OPEN_FILES,
-        ),
-        ("limits.file_bytes", limits.file_bytes, 1),
-    ];
-    for (key, limit, floor) in floors {
-        if limit.is_some_and(|limit| limit < floor) {
-            faults.refuse(key, format!("is too small: set it to at least {floor}"));
-        }
-    }
 }
 
 fn http_call(table: HttpTable, faults: &mut Faults) -> Option<HttpCall> {

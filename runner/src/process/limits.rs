@@ -11,6 +11,10 @@ const OOM_SCORE: &str = "/proc/self/oom_score_adj";
 /// Jobs go before the runner does.
 const OOM_SCORE_OF_JOBS: i32 = 500;
 
+/// Below these the shim itself could not work.
+const LEAST_MEMORY: u64 = 16 * 1024 * 1024;
+const LEAST_OPEN_FILES: u64 = 32;
+
 /// Limits of a job type; `None`: as the runner has it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -26,12 +30,21 @@ pub(crate) struct Limits {
 }
 
 impl Limits {
-    /// Below these the shim itself could not work.
-    pub(crate) const LEAST_MEMORY: u64 = 16 * 1024 * 1024;
-    pub(crate) const LEAST_OPEN_FILES: u64 = 32;
-
     pub(crate) fn is_empty(&self) -> bool {
         *self == Self::default()
+    }
+
+    /// The settings that are too small, each with the least that it may be.
+    pub(crate) fn too_small(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let floors = [
+            ("limits.memory_bytes", self.memory_bytes, LEAST_MEMORY),
+            ("limits.processes", self.processes, 1),
+            ("limits.open_files", self.open_files, LEAST_OPEN_FILES),
+            ("limits.file_bytes", self.file_bytes, 1),
+        ];
+        floors
+            .into_iter()
+            .filter_map(|(key, limit, least)| (limit? < least).then_some((key, least)))
     }
 
     /// Holds this process, and all that it starts, to the limits.
