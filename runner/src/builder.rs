@@ -8,6 +8,7 @@ use service::settings::{Environment, Sources};
 use crate::config::Config;
 use crate::error::StartError;
 use crate::handlers::{Handler, Handlers, Terms};
+use crate::process::serve_as_shim;
 use crate::running::start;
 
 /// A runner program; see [`Runner::builder`].
@@ -54,7 +55,13 @@ impl Builder {
     }
 
     /// Reads arguments and settings, and serves until SIGTERM or SIGINT; gives the exit code of `main`.
+    ///
+    /// Call it before anything else in `main`: the same program, started with the hidden first argument `exec-shim`,
+    /// watches over a command, and this is where it does.
     pub fn run(self) -> ExitCode {
+        if let Some(code) = serve_as_shim() {
+            return code;
+        }
         service::install_crypto();
         keep_memory_private();
         let about = "Claims jobs, runs them, and records how they ended";

@@ -140,6 +140,7 @@ pub struct Config {
     pub(crate) folders: Folders,
     pub(crate) child_environment: Vec<(String, String)>,
     pub(crate) job_types: Vec<DeclaredType>,
+    pub(crate) shim: Option<PathBuf>,
 }
 
 /// How much, and how long.
@@ -190,11 +191,18 @@ impl Config {
             folders: folders(&mut values),
             child_environment: child_environment::read(&mut values),
             job_types: job_types::read(&mut values),
+            shim: None,
         };
         if !jobs::is_usable_address(config.shared.database_url.expose()) {
             values.refuse("DATABASE_URL", jobs::UNUSABLE_ADDRESS);
         }
         values.finish(config)
+    }
+
+    /// Names a program that watches over commands instead of a copy of this one: one whose `main` calls
+    /// [`serve_as_shim`](crate::serve_as_shim), such as the shipped runner. For programs whose own `main` cannot.
+    pub fn set_shim_program(&mut self, program: PathBuf) {
+        self.shim = Some(program);
     }
 
     /// How the runner calls itself.

@@ -7,7 +7,7 @@ use jobs::Outcome;
 use tokio::sync::watch;
 
 /// How long a handler may clean up after it was asked to end.
-const GRACE: Duration = Duration::from_secs(2);
+pub(crate) const GRACE: Duration = Duration::from_secs(2);
 
 /// Why an attempt is cut short.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

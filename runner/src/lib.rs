@@ -22,10 +22,12 @@ mod registry;
 mod run_folder;
 mod running;
 mod slots;
+mod work_dir;
 
 pub use builder::{Builder, Runner};
 pub use config::{Config, SETTINGS};
 pub use context::Context;
 pub use error::{JobError, StartError};
 pub use handlers::{Handler, Handlers, Terms};
+pub use process::serve_as_shim;
 pub use running::{RunningRunner, start};

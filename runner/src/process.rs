@@ -1,15 +1,28 @@
-//! The only place that starts processes, and that kills them: a group at a time, first kindly, then for good.
+//! The only place that starts processes. A command runs below a shim, which kills its whole tree, or, where there is no
+//! shim, in a process group.
+
+mod group;
+mod limits;
+mod protocol;
+mod shim;
+mod tree;
+mod watched;
+
+pub(crate) use limits::Limits;
+pub(crate) use shim::is_routed;
+pub use shim::serve_as_shim;
+pub(crate) use tree::sweep;
 
 use std::io;
-use std::os::unix::process::ExitStatusExt;
-use std::path::Path;
+use std::os::fd::OwnedFd;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process_group};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
-use tokio::process::{Child, ChildStdin, Command};
+use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::process::{Child, Command};
 use tokio::task::JoinSet;
 
 use crate::interruption::Bell;
@@ -17,6 +30,8 @@ use crate::output::{Output, Stream};
 
 /// How long the pipes are read once the main process has ended: somebody who left its group may hold them for ever.
 const LAST_READ: Duration = Duration::from_secs(1);
+/// This program, also when its file was replaced meanwhile: a shim of another version might not understand.
+const THIS_PROGRAM: &str = "/proc/self/exe";
 
 /// What is started, and with what.
 pub(crate) struct Program<'a> {
@@ -26,7 +41,33 @@ pub(crate) struct Program<'a> {
     pub(crate) environment: Vec<(String, String)>,
     pub(crate) folder: &'a Path,
     pub(crate) stdin: Vec<u8>,
+    /// The shim's own deadline; without a shim it is the executor's alone.
+    pub(crate) timeout: Option<Duration>,
+    pub(crate) limits: Limits,
 }
+
+/// Who kills what a command leaves behind.
+#[derive(Clone, Debug)]
+pub(crate) enum Watch {
+    Shim(ShimProgram),
+    /// The runner, and the process group only.
+    Group,
+}
+
+impl Watch {
+    /// The best that this process has: the program that it was given, itself, or nothing.
+    pub(crate) fn best(given: Option<PathBuf>) -> Self {
+        match given {
+            Some(path) => Self::Shim(ShimProgram(path)),
+            None if is_routed() => Self::Shim(ShimProgram(PathBuf::from(THIS_PROGRAM))),
+            None => Self::Group,
+        }
+    }
+}
+
+/// A program whose `main` calls [`serve_as_shim`].
+#[derive(Clone, Debug)]
+pub(crate) struct ShimProgram(PathBuf);
 
 /// How a process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +76,8 @@ pub(crate) enum Ended {
     Exited(i32),
     /// By this signal.
     Killed(i32),
+    /// By its shim, for its time was over.
+    TimedOut,
 }
 
 impl From<ExitStatus> for Ended {
@@ -46,71 +89,100 @@ impl From<ExitStatus> for Ended {
     }
 }
 
-/// Runs a program to its end, or to the bell; when this returns, or is dropped, its process group is dead.
+/// Runs a program to its end, or to the bell; when this returns, what it started is dead as far as `watch` reaches.
 ///
 /// # Errors
-/// When it cannot be started.
+/// When it cannot be started, or its shim was killed.
 pub(crate) async fn run(
+    watch: &Watch,
     program: Program<'_>,
     output: &Arc<Output>,
     bell: &Bell,
 ) -> io::Result<Ended> {
-    let mut child = start(&program)?;
-    let group = Group::of(&child);
-    let mut feeding = JoinSet::new();
-    if let Some(stdin) = child.stdin.take() {
-        feeding.spawn(feed(stdin, program.stdin));
+    match watch {
+        Watch::Shim(shim) => watched::run(shim, program, output, bell).await,
+        Watch::Group => group::run(program, output, bell).await,
     }
-    let mut reading = JoinSet::new();
-    if let Some(stdout) = child.stdout.take() {
-        reading.spawn(drain(stdout, Stream::Stdout, Arc::clone(output)));
-    }
-    if let Some(stderr) = child.stderr.take() {
-        reading.spawn(drain(stderr, Stream::Stderr, Arc::clone(output)));
-    }
-    let status = tokio::select! {
-        status = child.wait() => status?,
-        why = bell.heard() => group.end(&mut child, why.grace()).await?,
-    };
-    drop(group);
-    let all_read = async { while reading.join_next().await.is_some() {} };
-    // Running out of time is the case this is for.
-    let _ = tokio::time::timeout(LAST_READ, all_read).await;
-    reading.shutdown().await;
-    feeding.shutdown().await;
-    Ok(status.into())
 }
 
 #[expect(
     clippy::disallowed_methods,
     reason = "this is the one place where handlers' processes are started"
 )]
-fn start(program: &Program<'_>) -> io::Result<Child> {
-    let (name, arguments) = program
-        .argv
-        .split_first()
-        .ok_or(io::ErrorKind::InvalidInput)?;
-    Command::new(name)
+fn command(argv: &[String], environment: &[(String, String)]) -> io::Result<std::process::Command> {
+    let (name, arguments) = argv.split_first().ok_or(io::ErrorKind::InvalidInput)?;
+    let mut command = std::process::Command::new(name);
+    command
         .args(arguments)
         .env_clear()
-        .envs(
-            program
-                .environment
-                .iter()
-                .map(|(name, value)| (name, value)),
-        )
-        .current_dir(program.folder)
+        .envs(environment.iter().map(|(name, value)| (name, value)))
         .stdin(Stdio::piped())
+        .process_group(0);
+    Ok(command)
+}
+
+/// Starts a command as the shim has it: in the shim's folder, writing where the shim would.
+fn start_command(
+    argv: &[String],
+    environment: &[(String, String)],
+) -> io::Result<std::process::Child> {
+    command(argv, environment)?.spawn()
+}
+
+/// Starts a command of which only the group is watched.
+fn start_group(program: &Program<'_>) -> io::Result<Child> {
+    Command::from(command(program.argv, &program.environment)?)
+        .current_dir(program.folder)
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
-        .process_group(0)
         .kill_on_drop(true)
         .spawn()
 }
 
-/// Hands over the payload; a child that does not read it is its own affair.
-async fn feed(mut stdin: ChildStdin, bytes: Vec<u8>) {
-    let _ = stdin.write_all(&bytes).await;
+/// Starts a shim. It is not killed on drop: when this end of its socket goes, it ends its tree, and then itself.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "this is the one place where handlers' processes are started"
+)]
+fn start_shim(shim: &ShimProgram, folder: &Path, socket: OwnedFd) -> io::Result<Child> {
+    let mut command = std::process::Command::new(&shim.0);
+    if shim.0 == Path::new(THIS_PROGRAM) {
+        command.arg0("runner");
+    }
+    command
+        .arg(protocol::ARGUMENT)
+        // For the eyes of whoever looks at the list of processes.
+        .arg(folder.file_name().unwrap_or_default())
+        .env_clear()
+        .current_dir(folder)
+        .stdin(socket)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    Command::from(command).spawn()
+}
+
+/// The tasks that keep what a program prints.
+struct Reading(JoinSet<()>);
+
+impl Reading {
+    fn of(child: &mut Child, output: &Arc<Output>) -> Self {
+        let mut reading = JoinSet::new();
+        if let Some(stdout) = child.stdout.take() {
+            reading.spawn(drain(stdout, Stream::Stdout, Arc::clone(output)));
+        }
+        if let Some(stderr) = child.stderr.take() {
+            reading.spawn(drain(stderr, Stream::Stderr, Arc::clone(output)));
+        }
+        Self(reading)
+    }
+
+    /// Reads what is left, for a while.
+    async fn end(mut self) {
+        let all_read = async { while self.0.join_next().await.is_some() {} };
+        // Running out of time is the case this is for.
+        let _ = tokio::time::timeout(LAST_READ, all_read).await;
+        self.0.shutdown().await;
+    }
 }
 
 async fn drain(mut pipe: impl AsyncRead + Unpin, stream: Stream, output: Arc<Output>) {
@@ -120,154 +192,5 @@ async fn drain(mut pipe: impl AsyncRead + Unpin, stream: Stream, output: Arc<Out
     }
 }
 
-/// A process group, killed when this is dropped.
-struct Group(Option<Pid>);
-
-impl Group {
-    fn of(child: &Child) -> Self {
-        Self(
-            child
-                .id()
-                .and_then(|id| i32::try_from(id).ok())
-                .and_then(Pid::from_raw),
-        )
-    }
-
-    /// Asks the group to end, waits, and kills what is left of it.
-    async fn end(&self, child: &mut Child, grace: Duration) -> io::Result<ExitStatus> {
-        if !grace.is_zero() {
-            self.signal(Signal::TERM);
-            if let Ok(status) = tokio::time::timeout(grace, child.wait()).await {
-                return status;
-            }
-        }
-        self.signal(Signal::KILL);
-        child.wait().await
-    }
-
-    fn signal(&self, signal: Signal) {
-        if let Some(group) = self.0 {
-            // An error means that nobody is left in it.
-            let _ = kill_process_group(group, signal);
-        }
-    }
-}
-
-impl Drop for Group {
-    fn drop(&mut self) {
-        self.signal(Signal::KILL);
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::interruption::Interruption;
-
-    async fn run_script(script: &str, stdin: &[u8], bell: &Bell, output: &Arc<Output>) -> Ended {
-        let argv = ["sh", "-c", script].map(str::to_owned);
-        let folder = tempfile::tempdir().expect("a folder");
-        let environment = vec![("PATH".to_owned(), "/usr/bin:/bin".to_owned())];
-        let program = Program {
-            argv: &argv,
-            environment,
-            folder: folder.path(),
-            stdin: stdin.to_vec(),
-        };
-        run(program, output, bell).await.expect("started")
-    }
-
-    /// How it ended, and what it wrote on stderr.
-    async fn ended(script: &str, stdin: &[u8]) -> (Ended, String) {
-        let output = Arc::new(Output::new());
-        let ended = run_script(script, stdin, &Bell::new(), &output).await;
-        (ended, output.stderr_tail())
-    }
-
-    /// Rings once the script says that it is ready.
-    async fn interrupted(script: &str, why: Interruption) -> Ended {
-        let (output, bell) = (Arc::new(Output::new()), Bell::new());
-        let ring = async {
-            while output.stderr_tail() != "ready" {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-            bell.ring(why);
-        };
-        let (ended, ()) = tokio::join!(run_script(script, b"", &bell, &output), ring);
-        ended
-    }
-
-    /// Gone, or dead and only not yet collected by its parent.
-    fn is_dead(pid: &str) -> bool {
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        stat.is_empty() || stat.contains(") Z ") || stat.contains(") X ")
-    }
-
-    async fn until_dead(pid: &str) {
-        assert!(!pid.is_empty());
-        let dead = async {
-            while !is_dead(pid) {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-        };
-        tokio::time::timeout(Duration::from_secs(10), dead)
-            .await
-            .expect("dead");
-    }
-
-    #[tokio::test]
-    async fn a_process_ends_by_its_code_or_its_signal() {
-        assert_eq!(ended("exit 75", b"").await.0, Ended::Exited(75));
-        assert_eq!(ended("kill -9 $$", b"").await.0, Ended::Killed(9));
-    }
-
-    #[tokio::test]
-    async fn nothing_is_inherited_but_what_is_given() {
-        let (ended, environment) =
-            ended("env | grep -v -e '^PWD=' -e '^_=' -e '^SHLVL=' >&2", b"").await;
-        assert_eq!(ended, Ended::Exited(0));
-        assert_eq!(environment, "PATH=/usr/bin:/bin");
-    }
-
-    #[tokio::test]
-    async fn a_child_that_never_reads_its_payload_is_not_waited_for() {
-        assert_eq!(
-            ended("exit 0", &vec![b'x'; 1024 * 1024]).await.0,
-            Ended::Exited(0)
-        );
-    }
-
-    #[tokio::test]
-    async fn what_a_process_leaves_running_in_its_group_dies_with_it() {
-        let (ended, left) = ended("sleep 600 & echo $! >&2", b"").await;
-        assert_eq!(ended, Ended::Exited(0));
-        until_dead(&left).await;
-    }
-
-    #[tokio::test]
-    async fn a_process_without_a_lease_is_killed_even_if_it_ignores_termination() {
-        let script = "trap '' TERM; echo ready >&2; while :; do sleep 0.01; done";
-        assert_eq!(
-            interrupted(script, Interruption::LeaseLost).await,
-            Ended::Killed(9)
-        );
-    }
-
-    #[tokio::test]
-    async fn an_aborted_process_may_clean_up() {
-        let script = "trap 'exit 7' TERM; echo ready >&2; while :; do sleep 0.01; done";
-        assert_eq!(
-            interrupted(script, Interruption::Aborted).await,
-            Ended::Exited(7)
-        );
-    }
-
-    #[tokio::test]
-    async fn an_aborted_process_that_ignores_it_is_killed() {
-        let script = "trap '' TERM; echo ready >&2; while :; do sleep 0.01; done";
-        assert_eq!(
-            interrupted(script, Interruption::Aborted).await,
-            Ended::Killed(9)
-        );
-    }
-}
+mod tests;

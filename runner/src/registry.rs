@@ -15,7 +15,8 @@ use crate::handlers::http::{Http, USUAL_LIMIT};
 use crate::handlers::metrics_refresh::{self, MetricsRefresh};
 use crate::handlers::{Added, Handlers, Work};
 use crate::payload_schema::PayloadSchema;
-use crate::run_folder::WorkDir;
+use crate::process::Watch;
+use crate::work_dir::WorkDir;
 
 /// A job type and what runs it.
 pub(crate) struct JobType {
@@ -83,9 +84,10 @@ impl Registry {
         let mut known = built_in(store)?;
         let mut faults = Vec::new();
         let inherited: Arc<[_]> = config.child_environment.clone().into();
+        let watch = Arc::new(watch(config, &mut faults));
         let mut offered = Vec::new();
         for table in std::mem::take(&mut config.job_types) {
-            offered.push(declared(table, &inherited, work_dir)?);
+            offered.push(declared(table, &inherited, work_dir, &watch)?);
         }
         for handler in handlers.0 {
             match added(handler) {
@@ -172,16 +174,43 @@ fn built_in(store: &Store) -> Result<BTreeMap<Name, JobType>, StartError> {
     Ok(BTreeMap::from([(name, job_type)]))
 }
 
+/// Who watches over the commands; says so where that is less than it should be.
+fn watch(config: &mut Config, faults: &mut Vec<String>) -> Watch {
+    let watch = Watch::best(config.shim.take());
+    let commands = || {
+        config
+            .job_types
+            .iter()
+            .filter_map(|table| match &table.work {
+                DeclaredWork::Command(line) => Some((&table.terms.job_type, line)),
+                DeclaredWork::Http(_) => None,
+            })
+    };
+    if matches!(watch, Watch::Group) && commands().next().is_some() {
+        tracing::warn!(
+            event = "no_shim",
+            "this program is no shim for its commands: children that leave their process group are not killed"
+        );
+        let limited = commands().filter(|(_, line)| !line.limits.is_empty());
+        faults.extend(limited.map(|(name, _)| {
+            format!("{name} has limits, which a shim sets, and this program is none")
+        }));
+    }
+    watch
+}
+
 fn declared(
     declared: DeclaredType,
     inherited: &Arc<[(String, String)]>,
     work_dir: &Arc<WorkDir>,
+    watch: &Arc<Watch>,
 ) -> Result<JobType, StartError> {
     let work: Arc<dyn Work> = match declared.work {
         DeclaredWork::Command(line) => Arc::new(Command {
             line,
             inherited: Arc::clone(inherited),
             work_dir: Arc::clone(work_dir),
+            watch: Arc::clone(watch),
         }),
         DeclaredWork::Http(call) => {
             let agent = concat!("ops-jobs-runner/", env!("CARGO_PKG_VERSION"));

@@ -5,76 +5,15 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use jobs::LeaseKey;
 use rustix::fs::OFlags;
 use serde_json::Value;
 
-use crate::config::{AfterRun, Folders};
+use crate::config::AfterRun;
 
 /// The largest result file that is read.
 const LARGEST_RESULT: u64 = 1024 * 1024;
 /// Counting what was left in the artifacts folder ends here.
 const MOST_COUNTED: usize = 10_000;
-
-/// Where runs have their folders.
-#[derive(Debug)]
-pub(crate) struct WorkDir {
-    path: PathBuf,
-    after_run: AfterRun,
-    private: bool,
-}
-
-impl WorkDir {
-    /// Makes the folder of all runs ready.
-    pub(crate) fn prepare(folders: &Folders) -> io::Result<Self> {
-        let private = folders.work.is_none();
-        let path = match &folders.work {
-            Some(path) => path.clone(),
-            None => folders
-                .temporary
-                .join(format!("ops-runner-{}", service::ids::random_hex::<8>())),
-        };
-        DirBuilder::new()
-            .mode(0o700)
-            .recursive(!private)
-            .create(&path)?;
-        Ok(Self {
-            path: std::path::absolute(path)?,
-            after_run: folders.after_run,
-            private,
-        })
-    }
-
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// Makes the folder of one run, with its payload in it.
-    pub(crate) fn run_folder(
-        &self,
-        key: LeaseKey,
-        payload: &[u8],
-    ) -> io::Result<(RunFolder, File)> {
-        let path = self.path.join(format!("{}-{}", key.job_id, key.fence));
-        DirBuilder::new().mode(0o700).create(&path)?;
-        let folder = RunFolder {
-            path,
-            after_run: self.after_run,
-        };
-        DirBuilder::new().mode(0o700).create(folder.artifacts())?;
-        private_file(&folder.payload())?.write_all(payload)?;
-        let events = private_file(&folder.events())?;
-        Ok((folder, events))
-    }
-}
-
-impl Drop for WorkDir {
-    fn drop(&mut self) {
-        if self.private && self.after_run == AfterRun::Remove {
-            remove(&self.path);
-        }
-    }
-}
 
 /// The folder of one run; dropping it removes it.
 #[derive(Debug)]
@@ -84,6 +23,20 @@ pub(crate) struct RunFolder {
 }
 
 impl RunFolder {
+    /// Makes the folder, with its payload and an empty file for events in it.
+    pub(crate) fn make(
+        path: PathBuf,
+        after_run: AfterRun,
+        payload: &[u8],
+    ) -> io::Result<(Self, File)> {
+        DirBuilder::new().mode(0o700).create(&path)?;
+        let folder = Self { path, after_run };
+        DirBuilder::new().mode(0o700).create(folder.artifacts())?;
+        private_file(&folder.payload())?.write_all(payload)?;
+        let events = private_file(&folder.events())?;
+        Ok((folder, events))
+    }
+
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
@@ -168,7 +121,7 @@ impl Drop for RunFolder {
     }
 }
 
-fn private_file(path: &Path) -> io::Result<File> {
+pub(crate) fn private_file(path: &Path) -> io::Result<File> {
     OpenOptions::new()
         .read(true)
         .write(true)
@@ -177,7 +130,7 @@ fn private_file(path: &Path) -> io::Result<File> {
         .open(path)
 }
 
-fn remove(path: &Path) {
+pub(crate) fn remove(path: &Path) {
     if let Err(error) = std::fs::remove_dir_all(path) {
         tracing::warn!(event = "folder_not_removed", folder = %path.display(), %error);
     }

@@ -1,6 +1,7 @@
 //! A runner from its start to its end: brings the parts together, notices when one ends, and drains. The only place
 //! that knows all parts.
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,8 +22,9 @@ use crate::housekeeping::keep_house;
 use crate::interruption::Interruption;
 use crate::lease_keeper::{LeaseKeeper, Leases};
 use crate::registry::Registry;
-use crate::run_folder::WorkDir;
+
 use crate::slots::Slots;
+use crate::work_dir::WorkDir;
 
 /// How long killing and handing back may take once the drain time is over.
 const HANDING_BACK: Duration = Duration::from_secs(10);
@@ -111,7 +113,10 @@ pub async fn start(mut config: Config, handlers: Handlers) -> Result<RunningRunn
         "runner",
     );
     let store = Store::new(&options).map_err(StartError::Store)?;
-    let work_dir = Arc::new(WorkDir::prepare(&config.folders).map_err(StartError::WorkDir)?);
+    let folders = config.folders.clone();
+    let prepared = tokio::task::spawn_blocking(move || WorkDir::prepare(&folders)).await;
+    let prepared = prepared.unwrap_or_else(|error| Err(io::Error::other(error)));
+    let work_dir = Arc::new(prepared.map_err(StartError::WorkDir)?);
     let registry = Registry::new(&mut config, handlers, &store, &work_dir)?;
     let listener = Listener::bind(config.bind, config.tls.as_ref())
         .await

@@ -4,8 +4,16 @@ use std::process::ExitCode;
 
 use service::Environment;
 
+fn main() -> ExitCode {
+    // The runner of `opsctl dev` has its commands watched by copies of this program.
+    match runner::serve_as_shim() {
+        Some(code) => code,
+        None => run(),
+    }
+}
+
 #[tokio::main]
-async fn main() -> ExitCode {
+async fn run() -> ExitCode {
     service::install_crypto();
     opsctl::run(std::env::args_os(), Environment::of_process())
         .await

@@ -11,6 +11,7 @@ use serde::Deserialize;
 use service::settings::Values;
 
 use crate::payload_schema::PayloadSchema;
+use crate::process::Limits;
 
 /// A job type that the settings file declares.
 #[derive(Debug)]
@@ -31,6 +32,7 @@ pub(crate) enum DeclaredWork {
 pub(crate) struct CommandLine {
     pub(crate) argv: Vec<String>,
     pub(crate) environment: BTreeMap<String, String>,
+    pub(crate) limits: Limits,
 }
 
 /// A request; its address and headers may hold secrets.
@@ -65,6 +67,8 @@ struct TypeTable {
     payload_schema: Option<PathBuf>,
     #[serde(default)]
     env: BTreeMap<String, String>,
+    #[serde(default)]
+    limits: Limits,
 }
 
 #[derive(Deserialize)]
@@ -135,10 +139,15 @@ fn parse(name: &str, table: TypeTable, folder: &Path, faults: &mut Faults) -> Op
         .payload_schema
         .and_then(|path| schema(&folder.join(path), faults));
     let work = match (table.command, table.http) {
-        (Some(argv), None) => command(argv, table.env, folder, faults).map(DeclaredWork::Command),
+        (Some(argv), None) => {
+            command(argv, table.env, table.limits, folder, faults).map(DeclaredWork::Command)
+        }
         (None, Some(http)) => {
             if !table.env.is_empty() {
                 faults.refuse("env", "goes with a command only: remove it");
+            }
+            if !table.limits.is_empty() {
+                faults.refuse("limits", "go with a command only: remove them");
             }
             http_call(http, faults).map(DeclaredWork::Http)
         }
@@ -177,10 +186,14 @@ fn schema(path: &Path, faults: &mut Faults) -> Option<PayloadSchema> {
 fn command(
     mut argv: Vec<String>,
     environment: BTreeMap<String, String>,
+    limits: Limits,
     folder: &Path,
     faults: &mut Faults,
 ) -> Option<CommandLine> {
     let before = faults.0.len();
+    for (key, floor) in limits.too_small() {
+        faults.refuse(key, format!("is too small: set it to at least {floor}"));
+    }
     if argv.iter().any(|argument| argument.contains('\0')) {
         faults.refuse("command", "contains U+0000: remove it");
     }
@@ -205,7 +218,11 @@ fn command(
             "names no program: set it to a list, the program first",
         ),
     }
-    (faults.0.len() == before).then_some(CommandLine { argv, environment })
+    (faults.0.len() == before).then_some(CommandLine {
+        argv,
+        environment,
+        limits,
+    })
 }
 
 fn http_call(table: HttpTable, faults: &mut Faults) -> Option<HttpCall> {

@@ -108,6 +108,7 @@ fn job_types_are_commands_or_http_calls() {
         concurrency = 1
         payload_schema = "good.json"
         env = { INDEX = "main" }
+        limits = { memory_bytes = 268435456, open_files = 256 }
         [job_types.warm]
         http = { url = "https://example.internal/warm", method = "POST", headers = { Authorization = "x" }, expect = [202] }
         "#,
@@ -130,6 +131,8 @@ fn job_types_are_commands_or_http_calls() {
         command.argv
     );
     assert_eq!(command.argv[1], "--all");
+    assert_eq!(command.limits.memory_bytes, Some(268_435_456));
+    assert_eq!(command.limits.processes, None);
     assert!(
         matches!(&warm.work, DeclaredWork::Http(call) if call.expect == [StatusCode::ACCEPTED])
     );
@@ -176,6 +179,14 @@ fn a_job_type_that_makes_no_sense_is_refused_by_its_place() {
         (
             "[job_types.a]\ncommand = [\"x\"]\ncanari = 1\n",
             "job_types",
+        ),
+        (
+            "[job_types.a]\ncommand = [\"x\"]\nlimits = { memory_bytes = 1 }\n",
+            "job_types.a.limits.memory_bytes",
+        ),
+        (
+            "[job_types.a]\nhttp = { url = \"https://h/\" }\nlimits = { processes = 9 }\n",
+            "job_types.a.limits",
         ),
         ("[job_types.a]\ncommand = \"canary\"\n", "job_types"),
     ] {

@@ -13,8 +13,9 @@ use crate::config::CommandLine;
 use crate::context::Context;
 use crate::error::JobError;
 use crate::events_file::EventsFile;
-use crate::process::{self, Ended, Program};
-use crate::run_folder::{RunFolder, WorkDir};
+use crate::process::{self, Ended, Program, Watch};
+use crate::run_folder::RunFolder;
+use crate::work_dir::WorkDir;
 
 /// The exit code that asks for another attempt.
 const WORTH_RETRYING: i32 = 75;
@@ -26,6 +27,7 @@ pub(crate) struct Command {
     /// What every command inherits.
     pub(crate) inherited: Arc<[(String, String)]>,
     pub(crate) work_dir: Arc<WorkDir>,
+    pub(crate) watch: Arc<Watch>,
 }
 
 impl Handler for Command {
@@ -43,10 +45,12 @@ impl Handler for Command {
             environment: self.environment(context, &folder),
             folder: folder.path(),
             stdin,
+            timeout: context.timeout,
+            limits: self.line.limits,
         };
         let done = Notify::new();
         let run = async {
-            let ended = process::run(program, &context.output, &context.bell).await;
+            let ended = process::run(&self.watch, program, &context.output, &context.bell).await;
             done.notify_one();
             ended
         };
@@ -105,6 +109,11 @@ fn verdict(ended: Ended, context: &Context, folder: &RunFolder) -> Result<Value,
             context,
             format!("killed by signal {signal}"),
         ))),
+        // Only where the executor's own clock stood still meanwhile.
+        Ended::TimedOut => {
+            let limit = context.timeout.unwrap_or_default().as_secs();
+            Err(JobError::Retry(format!("timed out after {limit} s")))
+        }
     }
 }
 
