@@ -10,6 +10,7 @@ mod state;
 mod storable;
 mod store;
 mod trigger;
+mod verify;
 
 pub use error::StoreError;
 pub use job::{Event, Job, NewJob};
@@ -22,6 +23,7 @@ pub use storable::{storable_json, storable_text};
 pub use store::{
     AbortAnswer, ClaimRequest, Finished, JobFilter, LogChunk, Migration, Page, ProgressKind, ROLES,
     Rollup, Runner, RunnerReport, SchemaStatus, Store, StoreOptions, Submitted, Swept, Unfinished,
-    expected_version, schema_fingerprint,
+    Verified, expected_version, schema_fingerprint,
 };
 pub use trigger::{Trigger, TriggerAccepted};
+pub use verify::{Finding, Fold, Standing};
