@@ -31,16 +31,15 @@ impl Report {
         self.troubles.is_empty() && self.violations.is_empty()
     }
 
-    /// A percentile of the times in which killed runners' jobs came back.
-    fn recovery(&self, percent: usize) -> Option<Duration> {
+    /// A percentile of the times in which killed runners' jobs came back, in milliseconds; 0 where there was none.
+    fn recovery(&self, percent: usize) -> i128 {
         let mut times: Vec<Duration> = checker::recoveries(&self.history)
             .into_iter()
             .map(|(_, took)| took)
             .collect();
         times.sort();
-        times
-            .get((times.len() * percent / 100).min(times.len().saturating_sub(1)))
-            .copied()
+        let at = (times.len() * percent / 100).min(times.len().saturating_sub(1));
+        times.get(at).map_or(0, |took| took.whole_milliseconds())
     }
 }
 
@@ -99,7 +98,7 @@ impl fmt::Display for Report {
         writeln!(f, "answers: {answers:?}")?;
         writeln!(
             f,
-            "recovery of {} jobs of killed runners: p50 {:?}, p99 {:?}, max {:?}",
+            "recovery of {} jobs of killed runners: p50 {} ms, p99 {} ms, max {} ms",
             checker::recoveries(history).len(),
             self.recovery(50),
             self.recovery(99),

@@ -17,9 +17,15 @@ const DATABASE: &str = "gauntlet";
 pub(crate) const KEY: &str = "gauntlet-key-0123456789abcdef0123456789";
 const TOKEN: &str = "gauntlet-token-0123456789abcdef01234567";
 
-/// What kinds of jobs there are, and how many of twenty.
-pub(crate) const JOB_TYPES: [(&str, usize); 4] =
-    [("noop", 9), ("short", 5), ("flaky", 3), ("long", 3)];
+/// What kinds of jobs there are, and how many of forty.
+/// The last outlives a lease, so that one which its runner left behind meets its successor.
+pub(crate) const JOB_TYPES: [(&str, usize); 5] = [
+    ("noop", 18),
+    ("short", 10),
+    ("flaky", 6),
+    ("long", 5),
+    ("linger", 1),
+];
 
 /// One of the programs, with the proxies on both sides of it.
 #[derive(Debug)]

@@ -38,6 +38,7 @@ fn run() -> Option<ExitCode> {
         "noop" => Duration::ZERO,
         "short" | "flaky" => Duration::from_millis(50),
         "long" => Duration::from_secs(2),
+        "linger" => Duration::from_secs(6),
         _ => return None,
     };
     let begun = Instant::now();
