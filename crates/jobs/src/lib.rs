@@ -10,6 +10,7 @@ mod state;
 mod storable;
 mod store;
 mod trigger;
+mod verify;
 
 pub use error::StoreError;
 pub use job::{Event, Job, NewJob};
@@ -22,6 +23,7 @@ pub use storable::{storable_json, storable_text};
 pub use store::{
     AbortAnswer, ClaimRequest, Finished, JobFilter, LogChunk, Migration, Page, ProgressKind, ROLES,
     Rollup, Runner, RunnerReport, SchemaStatus, Store, StoreOptions, Submitted, Swept,
-    UNUSABLE_ADDRESS, Unfinished, expected_version, is_usable_address, schema_fingerprint,
+    UNUSABLE_ADDRESS, Unfinished, Verified, expected_version, is_usable_address, schema_fingerprint,
 };
 pub use trigger::{Trigger, TriggerAccepted};
+pub use verify::{Finding, Fold, Standing};

@@ -12,6 +12,7 @@ mod runners;
 mod schema;
 mod submit;
 mod sweep;
+mod verify;
 
 pub use claim::ClaimRequest;
 pub use finish::{Finished, Unfinished};
@@ -24,6 +25,7 @@ pub use runners::{Runner, RunnerReport};
 pub use schema::{Migration, SchemaStatus, expected_version, schema_fingerprint};
 pub use submit::Submitted;
 pub use sweep::Swept;
+pub use verify::Verified;
 
 use std::str::FromStr;
 use std::time::Duration;

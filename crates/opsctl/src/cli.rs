@@ -51,6 +51,8 @@ pub(crate) enum Group {
     /// The database's schema and roles; needs DATABASE_URL
     #[command(subcommand)]
     Db(db::Command),
+    /// Fold the events of every job and report what they do not explain; needs DATABASE_URL
+    Verify,
     /// Record, follow and steer jobs; needs OPS_URL and OPS_API_KEY
     #[command(subcommand)]
     Jobs(jobs::Command),
@@ -96,6 +98,7 @@ mod tests {
             "opsctl jobs list --status queued --label a=b --stalled --limit 10",
             "opsctl jobs abort 0190163d-8694-739b-aea5-966c26f8ad90 --reason late",
             "opsctl jobs log 0190163d-8694-739b-aea5-966c26f8ad90",
+            "opsctl verify --output json",
             "opsctl reference --check",
             "opsctl completions bash",
             "opsctl man",

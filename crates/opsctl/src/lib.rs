@@ -13,6 +13,7 @@ mod reference;
 mod screen;
 mod settings;
 mod table;
+mod verify;
 mod views;
 
 pub use cli::{Cli, command};
@@ -62,6 +63,7 @@ async fn dispatch(group: Group, settings: &Settings, screen: &Screen) -> Result<
     match group {
         Group::Dev(command) => dev::run(command, settings, screen).await,
         Group::Db(command) => db::run(command, settings, screen).await,
+        Group::Verify => verify::run(settings, screen).await,
         Group::Jobs(command) => self::jobs::run(command, settings, screen).await,
         Group::Runners => views::runners(settings, screen).await,
         Group::Meta => views::meta(settings, screen).await,

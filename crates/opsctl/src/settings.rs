@@ -27,7 +27,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
     Setting::new(
         "DATABASE_URL",
         Kind::DatabaseUrl,
-        Fallback::RequiredWhen("for `opsctl db`"),
+        Fallback::RequiredWhen("for `opsctl db` and `opsctl verify`"),
         "the database; `opsctl dev` without it starts a private one",
     ),
     Setting::new(

@@ -6,3 +6,4 @@ mod database;
 mod operations;
 mod schema;
 mod sweeps;
+mod verify;

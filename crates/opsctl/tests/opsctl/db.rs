@@ -65,3 +65,60 @@ fn a_database_that_is_away_or_no_postgresql_is_told_in_one_line_without_its_addr
     );
     assert_eq!(outcome(&mut opsctl(&["db", "status"])).0, 2);
 }
+
+#[tokio::test]
+async fn a_row_that_its_events_do_not_explain_is_a_finding_and_exit_code_1() {
+    // A private cluster, because it runs a file of SQL as a person does.
+    let cluster = testing::private_cluster(local_postgres::Mode::Test)
+        .await
+        .expect("a cluster");
+    cluster
+        .create_database("verified")
+        .await
+        .expect("a database");
+    let url = cluster.url("verified");
+    assert_eq!(
+        outcome(opsctl(&["db", "migrate"]).env("DATABASE_URL", &url)).0,
+        0
+    );
+    let verify = |arguments: &[&str]| outcome(opsctl(arguments).env("DATABASE_URL", &url));
+    let (code, out, err) = verify(&["verify"]);
+    assert_eq!((code, out.as_str()), (0, ""));
+    assert!(err.contains("0 jobs"), "{err}");
+
+    let options = jobs::StoreOptions::new(url.clone(), 1, "opsctl-tests");
+    let store = jobs::Store::new(&options).expect("an address");
+    let job = jobs::NewJob::new("hello".parse().expect("a name"), Value::Null);
+    let id = store
+        .submit(job, "test")
+        .await
+        .expect("recorded")
+        .into_job()
+        .id;
+    store.close().await;
+    assert_eq!(verify(&["verify"]).0, 0);
+    // A status that stays the same passes the guard, whatever else the writer changes by hand.
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(
+        file.path(),
+        format!("update ops_jobs set attempt = 3 where id = '{id}';"),
+    )
+    .expect("written");
+    cluster
+        .run_file("verified", file.path())
+        .await
+        .expect("by hand");
+    let (code, out, err) = verify(&["verify"]);
+    assert_eq!((code, out.lines().count()), (1, 1), "{out}");
+    assert!(
+        out.starts_with(&id.to_string()) && out.contains(" attempt: "),
+        "{out}"
+    );
+    assert!(err.contains("1 jobs, 1 events: 1 finding"), "{err}");
+    let (code, out, _) = verify(&["--output", "json", "verify"]);
+    let document: Value = serde_json::from_str(&out).expect("JSON");
+    assert_eq!(code, 1);
+    assert_eq!(document["findings"][0]["job_id"], id.to_string());
+    assert_eq!(document["findings"][0]["subject"], "attempt");
+    cluster.stop().await.expect("stopped");
+}

@@ -1,0 +1,126 @@
+//! What a run came to, in figures and, where something broke, in the story of the first broken job.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use time::Duration;
+
+use crate::checker::{self, Violation};
+use crate::history::History;
+use crate::profile::NOT_YET;
+use crate::schedule::Kind;
+
+/// The outcome of a run.
+#[derive(Debug)]
+pub struct Report {
+    /// The seed of its schedule.
+    pub seed: u64,
+    /// How often each fault happened.
+    pub faults: BTreeMap<Kind, usize>,
+    /// What is wrong beyond the history: a fault that did not happen often enough, a program that ended by itself.
+    pub troubles: Vec<String>,
+    /// What is wrong with the history.
+    pub violations: Vec<Violation>,
+    /// The history.
+    pub history: History,
+}
+
+impl Report {
+    /// Whether nothing is wrong.
+    pub fn is_clean(&self) -> bool {
+        self.troubles.is_empty() && self.violations.is_empty()
+    }
+
+    /// A percentile of the times in which killed runners' jobs came back, in milliseconds; 0 where there was none.
+    fn recovery(&self, percent: usize) -> i128 {
+        let mut times: Vec<Duration> = checker::recoveries(&self.history)
+            .into_iter()
+            .map(|(_, took)| took)
+            .collect();
+        times.sort();
+        let at = (times.len() * percent / 100).min(times.len().saturating_sub(1));
+        times.get(at).map_or(0, |took| took.whole_milliseconds())
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let history = &self.history;
+        let of_kind = |kind: &str| {
+            history
+                .events
+                .values()
+                .flatten()
+                .filter(|event| event.kind == kind)
+                .count()
+        };
+        writeln!(f, "seed {}", self.seed)?;
+        writeln!(f, "faults: {:?}", self.faults)?;
+        for (kind, reason) in NOT_YET {
+            writeln!(f, "left out: {kind:?}, because {reason}")?;
+        }
+        let mut statuses: BTreeMap<&str, usize> = BTreeMap::new();
+        history
+            .rows
+            .values()
+            .for_each(|row| *statuses.entry(&row.status).or_default() += 1);
+        writeln!(
+            f,
+            "jobs: {} {statuses:?}, {} acknowledged",
+            history.rows.len(),
+            history.acks.iter().filter(|ack| ack.job.is_some()).count()
+        )?;
+        writeln!(
+            f,
+            "claims: {}, lost {}, released {}, retried {}, stale results refused {}",
+            of_kind("running"),
+            of_kind("lease_expired"),
+            of_kind("released"),
+            of_kind("retry_scheduled"),
+            of_kind("stale_result_refused")
+        )?;
+        let refused = history
+            .effects
+            .iter()
+            .filter(|effect| !effect.accepted)
+            .count();
+        writeln!(
+            f,
+            "ledger: {} records; sink: {} effects, {refused} refused",
+            history.ledger.len(),
+            history.effects.len()
+        )?;
+        let mut answers: BTreeMap<u16, usize> = BTreeMap::new();
+        history
+            .answers
+            .iter()
+            .for_each(|answer| *answers.entry(answer.status).or_default() += 1);
+        writeln!(f, "answers: {answers:?}")?;
+        writeln!(
+            f,
+            "recovery of {} jobs of killed runners: p50 {} ms, p99 {} ms, max {} ms",
+            checker::recoveries(history).len(),
+            self.recovery(50),
+            self.recovery(99),
+            self.recovery(100)
+        )?;
+        for trouble in &self.troubles {
+            writeln!(f, "TROUBLE: {trouble}")?;
+        }
+        let mut broken: BTreeMap<_, usize> = BTreeMap::new();
+        self.violations
+            .iter()
+            .for_each(|violation| *broken.entry(violation.invariant).or_default() += 1);
+        if self.violations.is_empty() {
+            return writeln!(f, "every invariant holds");
+        }
+        writeln!(f, "BROKEN: {broken:?}")?;
+        for violation in self.violations.iter().take(20) {
+            writeln!(f, "  {violation}")?;
+        }
+        match self.violations.iter().find_map(|violation| violation.job) {
+            Some(job) => writeln!(f, "{}", history.story(job)),
+            None => Ok(()),
+        }
+    }
+}
