@@ -56,6 +56,7 @@ fn routes() -> Vec<(&'static str, Gate, MethodRouter<Arc<App>>)> {
         ("/jobs/{id}/log", JOBS, get(job::log)),
         ("/jobs/{id}/abort", JOBS, post(job::abort)),
         ("/jobs/{id}/retry", JOBS, post(job::retry)),
+        ("/jobs/{id}/resume", JOBS, post(job::resume)),
         (TRIGGER, RUNNER, post(trigger::trigger_runner)),
         ("/runners", RUNNER, get(fleet::runners)),
         ("/meta", META, get(meta::meta)),

@@ -25,6 +25,7 @@ use crate::config::Config;
         super::job::log,
         super::job::abort,
         super::job::retry,
+        super::job::resume,
         super::trigger::trigger_runner,
         super::fleet::runners,
         super::meta::meta,

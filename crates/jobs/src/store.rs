@@ -10,6 +10,7 @@ mod roles;
 mod row;
 mod runners;
 mod schema;
+mod slots;
 mod submit;
 mod sweep;
 
@@ -20,7 +21,7 @@ pub use metrics::Rollup;
 pub use operate::AbortAnswer;
 pub use read::{JobFilter, Page};
 pub use roles::ROLES;
-pub use runners::{Runner, RunnerReport};
+pub use runners::{Admission, Runner, RunnerReport};
 pub use schema::{Migration, SchemaStatus, expected_version, schema_fingerprint};
 pub use submit::Submitted;
 pub use sweep::Swept;

@@ -59,6 +59,14 @@ pub(crate) enum Command {
         #[arg(long)]
         reason: Option<String>,
     },
+    /// Let a job go on that is held because its runner was lost
+    Resume {
+        /// The job
+        id: Uuid,
+        /// Why, for its events
+        #[arg(long)]
+        reason: Option<String>,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -149,6 +157,9 @@ pub(crate) async fn run(
         }
         Command::Retry { id, reason } => {
             show::job(&steer(&control_plane, id, "retry", reason).await?, screen);
+        }
+        Command::Resume { id, reason } => {
+            show::job(&steer(&control_plane, id, "resume", reason).await?, screen);
         }
     }
     Ok(Exit::Ok)

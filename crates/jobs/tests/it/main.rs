@@ -3,6 +3,8 @@
 
 mod claims;
 mod database;
+mod lost;
 mod operations;
 mod schema;
+mod slots;
 mod sweeps;
