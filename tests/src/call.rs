@@ -23,21 +23,13 @@ impl Client {
     pub fn new(root: &str) -> Self {
         service::install_crypto();
         let http = service::http_client::client(PATIENCE, "system-tests").expect("a client");
-        Self {
-            http,
-            root: root.trim_end_matches('/').to_owned(),
-            base: String::new(),
-            headers: Vec::new(),
-        }
+        Self { http, root: root.trim_end_matches('/').to_owned(), base: String::new(), headers: Vec::new() }
     }
 
     /// The same caller, with paths that are taken from below `base`.
     #[must_use]
     pub fn at(&self, base: &str) -> Self {
-        Self {
-            base: base.to_owned(),
-            ..self.clone()
-        }
+        Self { base: base.to_owned(), ..self.clone() }
     }
 
     /// The same caller with one more header in every call.
@@ -45,19 +37,13 @@ impl Client {
     pub fn with(&self, name: &str, value: &str) -> Self {
         let mut headers = self.headers.clone();
         headers.push((name.to_owned(), value.to_owned()));
-        Self {
-            headers,
-            ..self.clone()
-        }
+        Self { headers, ..self.clone() }
     }
 
     /// The same caller without any header.
     #[must_use]
     pub fn anonymous(&self) -> Self {
-        Self {
-            headers: Vec::new(),
-            ..self.clone()
-        }
+        Self { headers: Vec::new(), ..self.clone() }
     }
 
     /// The address of a path, for whoever speaks to it otherwise.
@@ -114,11 +100,7 @@ impl Call {
 
     /// Takes these bytes as a body that says it is JSON.
     pub fn text(self, body: impl Into<Vec<u8>>) -> Self {
-        Self(
-            self.0
-                .header("content-type", "application/json")
-                .body(body.into()),
-        )
+        Self(self.0.header("content-type", "application/json").body(body.into()))
     }
 
     /// Takes these bytes as a body that says nothing of itself.
@@ -140,11 +122,7 @@ impl Call {
         let status = response.status().as_u16();
         let headers = response.headers().clone();
         let body = response.bytes().await?.to_vec();
-        Ok(Answer {
-            status,
-            headers,
-            body: String::from_utf8_lossy(&body).into_owned(),
-        })
+        Ok(Answer { status, headers, body: String::from_utf8_lossy(&body).into_owned() })
     }
 }
 
@@ -162,16 +140,12 @@ pub struct Answer {
 impl Answer {
     /// A header's value; empty where there is none.
     pub fn header(&self, name: &str) -> &str {
-        self.headers
-            .get(name)
-            .and_then(|value| value.to_str().ok())
-            .unwrap_or_default()
+        self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
     }
 
     /// The body as JSON.
     pub fn json(&self) -> Value {
-        serde_json::from_str(&self.body)
-            .unwrap_or_else(|error| panic!("no JSON ({error}): {self:?}"))
+        serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("no JSON ({error}): {self:?}"))
     }
 
     /// The answer, after checking its status.
@@ -185,25 +159,12 @@ impl Answer {
     #[track_caller]
     pub fn problem(&self, status: u16) -> Value {
         assert_eq!(self.status, status, "{self:?}");
-        assert_eq!(
-            self.header("content-type"),
-            "application/problem+json",
-            "{self:?}"
-        );
+        assert_eq!(self.header("content-type"), "application/problem+json", "{self:?}");
         let problem = self.json();
         assert_eq!(problem["status"], status, "{self:?}");
-        assert_eq!(
-            problem["request_id"],
-            self.header("x-request-id"),
-            "{self:?}"
-        );
+        assert_eq!(problem["request_id"], self.header("x-request-id"), "{self:?}");
         for member in ["type", "title", "detail"] {
-            assert!(
-                problem[member]
-                    .as_str()
-                    .is_some_and(|text| !text.is_empty()),
-                "{member}: {self:?}"
-            );
+            assert!(problem[member].as_str().is_some_and(|text| !text.is_empty()), "{member}: {self:?}");
         }
         problem
     }
@@ -213,9 +174,6 @@ impl Answer {
     pub fn wrong_fields(&self) -> Vec<String> {
         let problem = self.problem(422);
         let errors = problem["errors"].as_array().cloned().unwrap_or_default();
-        errors
-            .iter()
-            .map(|error| error["field"].as_str().unwrap_or_default().to_owned())
-            .collect()
+        errors.iter().map(|error| error["field"].as_str().unwrap_or_default().to_owned()).collect()
     }
 }

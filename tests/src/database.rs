@@ -31,45 +31,27 @@ impl Database {
     where
         Build: AsyncFnOnce(String) -> Result<(), Box<dyn std::error::Error + Send + Sync>>,
     {
-        let database = local_postgres::testing::database(key, build)
-            .await
-            .expect("a test database");
-        let psql = PgPoolOptions::new()
-            .max_connections(4)
-            .connect(&database.url)
-            .await
-            .expect("a connection");
-        Self {
-            url: database.url.clone(),
-            psql,
-            _database: database,
-        }
+        let database = local_postgres::testing::database(key, build).await.expect("a test database");
+        let psql = PgPoolOptions::new().max_connections(4).connect(&database.url).await.expect("a connection");
+        Self { url: database.url.clone(), psql, _database: database }
     }
 
     /// How many rows a query counts.
     pub async fn count(&self, query: &'static str) -> i64 {
-        sqlx::query_scalar(query)
-            .fetch_one(&self.psql)
-            .await
-            .expect("a count")
+        sqlx::query_scalar(query).fetch_one(&self.psql).await.expect("a count")
     }
 }
 
 /// Every row of every table of the schema, as text.
 pub async fn rows(psql: &PgPool) -> String {
-    let tables: Vec<String> = sqlx::query_scalar(
-        "select tablename::text from pg_tables where schemaname = 'public' order by 1",
-    )
-    .fetch_all(psql)
-    .await
-    .expect("the tables");
+    let tables: Vec<String> = sqlx::query_scalar("select tablename::text from pg_tables where schemaname = 'public' order by 1")
+        .fetch_all(psql)
+        .await
+        .expect("the tables");
     let mut text = String::new();
     for table in tables {
         let query = format!("select to_jsonb(t)::text from {table} t");
-        let rows = sqlx::query(AssertSqlSafe(query))
-            .fetch_all(psql)
-            .await
-            .expect("rows");
+        let rows = sqlx::query(AssertSqlSafe(query)).fetch_all(psql).await.expect("rows");
         for row in rows {
             text.push_str(&format!("{table}: {}\n", row.get::<String, _>(0)));
         }

@@ -12,9 +12,7 @@ pub fn processes_of(folder: &Path) -> Vec<i32> {
     let names = |pid: &i32| {
         // A process that has ended meanwhile, or that another user's rights hide, is none of ours.
         let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-        environment
-            .windows(needle.len())
-            .any(|window| window == needle)
+        environment.windows(needle.len()).any(|window| window == needle)
     };
     processes().filter(names).collect()
 }
@@ -35,9 +33,7 @@ pub fn command_line(pid: i32) -> String {
 
 /// The processes that work in the folder or below it, as a PostgreSQL does in its data.
 pub fn processes_in(folder: &Path) -> Vec<i32> {
-    let works_there = |pid: &i32| {
-        fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|path| path.starts_with(folder))
-    };
+    let works_there = |pid: &i32| fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|path| path.starts_with(folder));
     processes().filter(works_there).collect()
 }
 

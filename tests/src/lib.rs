@@ -1,10 +1,6 @@
 //! The harness of the system tests: a whole system in this process, the real programs as children, and what a test
 //! needs to look at them from outside. It knows nothing of how the services work inside.
-#![expect(
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a harness that cannot go on fails the test, and says why"
-)]
+#![expect(clippy::expect_used, clippy::panic, reason = "a harness that cannot go on fails the test, and says why")]
 
 mod call;
 mod database;

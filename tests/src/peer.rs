@@ -38,11 +38,7 @@ impl Peer {
         let heard = Arc::new(Mutex::new(Vec::new()));
         let mut serving = JoinSet::new();
         serving.spawn(serve(listener, manner, Arc::clone(&heard)));
-        Self {
-            url,
-            heard,
-            _serving: serving,
-        }
+        Self { url, heard, _serving: serving }
     }
 
     /// Its address, without a path.
@@ -52,39 +48,27 @@ impl Peer {
 
     /// The requests that it took, head and body.
     pub fn heard(&self) -> Vec<String> {
-        self.heard
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
 async fn serve(listener: TcpListener, manner: Manner, heard: Arc<Mutex<Vec<String>>>) {
     let mut connections = JoinSet::new();
     loop {
-        let Ok((stream, _)) = listener.accept().await else {
-            continue;
-        };
+        let Ok((stream, _)) = listener.accept().await else { continue };
         connections.spawn(answer(stream, manner, Arc::clone(&heard)));
     }
 }
 
 async fn answer(mut stream: TcpStream, manner: Manner, heard: Arc<Mutex<Vec<String>>>) {
-    let Some(request) = read(&mut stream).await else {
-        return;
-    };
+    let Some(request) = read(&mut stream).await else { return };
     let status = status(&request);
-    heard
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .push(request);
+    heard.lock().unwrap_or_else(PoisonError::into_inner).push(request);
     match manner {
         Manner::Silent => std::future::pending().await,
         Manner::Answering => {
             let body = format!("{{\"said\": {status}}}");
-            let head = format!(
-                "HTTP/1.1 {status} As Asked\r\nContent-Type: application/json\r\nConnection: close\r\n"
-            );
+            let head = format!("HTTP/1.1 {status} As Asked\r\nContent-Type: application/json\r\nConnection: close\r\n");
             let answer = format!("{head}Content-Length: {}\r\n\r\n{body}", body.len());
             // Whoever asked may have gone.
             let _ = stream.write_all(answer.as_bytes()).await;
@@ -105,9 +89,7 @@ async fn read(stream: &mut TcpStream) -> Option<String> {
         let text = String::from_utf8_lossy(&bytes).into_owned();
         if let Some((head, body)) = text.split_once("\r\n\r\n") {
             let length = head.to_ascii_lowercase();
-            let length = length
-                .lines()
-                .find_map(|line| line.strip_prefix("content-length: ")?.trim().parse().ok());
+            let length = length.lines().find_map(|line| line.strip_prefix("content-length: ")?.trim().parse().ok());
             if body.len() >= length.unwrap_or(0) {
                 return Some(text);
             }

@@ -37,10 +37,7 @@ pub fn repository() -> PathBuf {
 /// Where cargo puts a program: beside the folder of the test that runs.
 fn built(name: &str) -> PathBuf {
     let test = std::env::current_exe().expect("this test's file");
-    let folder = test
-        .parent()
-        .and_then(|deps| deps.parent())
-        .expect("cargo's target folder");
+    let folder = test.parent().and_then(|deps| deps.parent()).expect("cargo's target folder");
     let path = folder.join(name);
     assert!(
         path.exists(),
@@ -53,17 +50,12 @@ fn built(name: &str) -> PathBuf {
 impl Start {
     /// One of the programs: `control-plane`, `runner`, `opsctl`, or `examples/…`.
     pub fn of(name: &str) -> Self {
-        Self {
-            path: built(name),
-            arguments: Vec::new(),
-            environment: Vec::new(),
-        }
+        Self { path: built(name), arguments: Vec::new(), environment: Vec::new() }
     }
 
     /// Adds arguments.
     pub fn arguments(mut self, arguments: &[&str]) -> Self {
-        self.arguments
-            .extend(arguments.iter().map(|&argument| argument.to_owned()));
+        self.arguments.extend(arguments.iter().map(|&argument| argument.to_owned()));
         self
     }
 
@@ -79,10 +71,7 @@ impl Start {
     }
 
     /// Starts it.
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "the one place where the tests start the programs"
-    )]
+    #[expect(clippy::disallowed_methods, reason = "the one place where the tests start the programs")]
     pub fn start(self) -> Program {
         let output = TempDir::new().expect("a folder");
         let file = |name: &str| File::create(output.path().join(name)).expect("a file");
@@ -95,17 +84,8 @@ impl Start {
             .stderr(file("stderr"))
             .spawn()
             .expect("a process");
-        let name = self
-            .path
-            .file_name()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .into_owned();
-        Program {
-            name,
-            child,
-            output,
-        }
+        let name = self.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        Program { name, child, output }
     }
 
     /// Starts it, waits for its end, and gives its exit code, what it printed, and what it complained about.
@@ -139,15 +119,8 @@ impl Program {
 
     /// The log lines of an event.
     pub fn logged(&self, event: &str) -> Vec<Value> {
-        let lines: Vec<Value> = self
-            .stdout()
-            .lines()
-            .filter_map(|line| serde_json::from_str(line).ok())
-            .collect();
-        lines
-            .into_iter()
-            .filter(|line| line["event"] == event)
-            .collect()
+        let lines: Vec<Value> = self.stdout().lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+        lines.into_iter().filter(|line| line["event"] == event).collect()
     }
 
     /// Where it serves, once it logs that.
@@ -156,9 +129,7 @@ impl Program {
         wait_until(&what, async || {
             self.must_be_running();
             let lines = self.logged("started").into_iter();
-            lines
-                .filter_map(|line| line["address"].as_str()?.parse().ok())
-                .next()
+            lines.filter_map(|line| line["address"].as_str()?.parse().ok()).next()
         })
         .await
     }
@@ -178,12 +149,7 @@ impl Program {
 
     fn must_be_running(&mut self) {
         if let Some(status) = self.child.try_wait().expect("a status") {
-            panic!(
-                "{} ended: {status}\n{}{}",
-                self.name,
-                self.stdout(),
-                self.stderr()
-            );
+            panic!("{} ended: {status}\n{}{}", self.name, self.stdout(), self.stderr());
         }
     }
 
@@ -191,9 +157,7 @@ impl Program {
     pub async fn exit_code(&mut self) -> i32 {
         let what = format!("{} (process {}) ends", self.name, self.id());
         let status = wait_until(&what, async || self.child.try_wait().expect("a status")).await;
-        status
-            .code()
-            .unwrap_or_else(|| panic!("{} was ended by a signal: {status}", self.name))
+        status.code().unwrap_or_else(|| panic!("{} was ended by a signal: {status}", self.name))
     }
 
     /// Asks it to end.
@@ -209,10 +173,7 @@ impl Program {
     }
 
     fn signal(&self, signal: Signal) {
-        let id = i32::try_from(self.child.id())
-            .ok()
-            .and_then(Pid::from_raw)
-            .expect("a process id");
+        let id = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).expect("a process id");
         kill_process(id, signal).expect("a process to signal");
     }
 }

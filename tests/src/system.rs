@@ -60,17 +60,13 @@ impl Builder {
 
     /// Declares and allows a job type: the lines of its table in the runner's settings file.
     pub fn job_type(mut self, name: &str, table: &str) -> Self {
-        self.job_types
-            .push_str(&format!("[job_types.{name}]\n{table}\n"));
+        self.job_types.push_str(&format!("[job_types.{name}]\n{table}\n"));
         self.allow(name)
     }
 
     /// Declares and allows a job type that runs a line of shell.
     pub fn shell(self, name: &str, script: &str, terms: &str) -> Self {
-        self.job_type(
-            name,
-            &format!("command = [\"sh\", \"-c\", '''\n{script}\n''']\n{terms}"),
-        )
+        self.job_type(name, &format!("command = [\"sh\", \"-c\", '''\n{script}\n''']\n{terms}"))
     }
 
     /// Puts a file beside the runner's settings file.
@@ -112,18 +108,12 @@ impl Builder {
     /// Starts everything.
     pub async fn start(self) -> System {
         let database = Database::migrated().await;
-        let folder = tempfile::Builder::new()
-            .prefix("ops-system-")
-            .tempdir()
-            .expect("a folder");
+        let folder = tempfile::Builder::new().prefix("ops-system-").tempdir().expect("a folder");
         fs::write(folder.path().join("runner.toml"), &self.job_types).expect("a settings file");
         for (name, content) in &self.files {
             fs::write(folder.path().join(name), content).expect("a file");
         }
-        let url = self
-            .database_url
-            .clone()
-            .unwrap_or_else(|| database.url.clone());
+        let url = self.database_url.clone().unwrap_or_else(|| database.url.clone());
         let mut environment = self.environment(&url, folder.path());
         let mut runners = Vec::new();
         for number in 1..=self.runners {
@@ -138,25 +128,13 @@ impl Builder {
         for _ in 0..self.control_planes {
             control_planes.push(start_control_plane(environment.clone()).await);
         }
-        let ops = control_planes
-            .first()
-            .map_or_else(|| "http://127.0.0.1:1".to_owned(), ControlPlane::url);
+        let ops = control_planes.first().map_or_else(|| "http://127.0.0.1:1".to_owned(), ControlPlane::url);
         let ops = Client::new(&ops).at(BASE).with("x-ops-key", API_KEY);
-        System {
-            ops,
-            database,
-            control_planes,
-            runners,
-            environment,
-            folder,
-            stopped: false,
-        }
+        System { ops, database, control_planes, runners, environment, folder, stopped: false }
     }
 
     fn environment(&self, database_url: &str, folder: &Path) -> Vec<(String, String)> {
-        let allowed = self.allowed.join(",")
-            + if self.allowed.is_empty() { "" } else { "," }
-            + "metrics_refresh";
+        let allowed = self.allowed.join(",") + if self.allowed.is_empty() { "" } else { "," } + "metrics_refresh";
         let work = folder.join("work").display().to_string();
         let usual = [
             // Where nobody listens; the first runner's address, where there is one, goes before this.
@@ -179,19 +157,11 @@ impl Builder {
             ("FEATURE_METRICS", "1"),
         ];
         let usual = usual.map(|(name, value)| (name.to_owned(), value.to_owned()));
-        usual
-            .into_iter()
-            .skip(usize::from(self.runners > 0))
-            .chain(self.settings.iter().cloned())
-            .collect()
+        usual.into_iter().skip(usize::from(self.runners > 0)).chain(self.settings.iter().cloned()).collect()
     }
 }
 
-async fn start_runner(
-    environment: Vec<(String, String)>,
-    folder: &Path,
-    handlers: Handlers,
-) -> RunningRunner {
+async fn start_runner(environment: Vec<(String, String)>, folder: &Path, handlers: Handlers) -> RunningRunner {
     let sources = Sources {
         config: Some(folder.join("runner.toml")),
         environment: Environment::from_pairs(environment),
@@ -201,12 +171,8 @@ async fn start_runner(
 }
 
 async fn start_control_plane(environment: Vec<(String, String)>) -> ControlPlane {
-    let sources = Sources {
-        config: None,
-        environment: Environment::from_pairs(environment),
-    };
-    let config = control_plane::Config::load(sources)
-        .unwrap_or_else(|error| panic!("control plane: {error}"));
+    let sources = Sources { config: None, environment: Environment::from_pairs(environment) };
+    let config = control_plane::Config::load(sources).unwrap_or_else(|error| panic!("control plane: {error}"));
     service::install_crypto();
     control_plane::start(config).await.expect("a control plane")
 }
@@ -228,9 +194,7 @@ impl System {
 
     /// The control plane of this number (0, 1 …), with the key shown.
     pub fn control_plane(&self, number: usize) -> Client {
-        Client::new(&self.control_planes[number].url())
-            .at(BASE)
-            .with("x-ops-key", API_KEY)
+        Client::new(&self.control_planes[number].url()).at(BASE).with("x-ops-key", API_KEY)
     }
 
     /// The runner of this number (0, 1 …), with the token shown.
@@ -271,46 +235,26 @@ impl System {
 
     /// The job as it is now.
     pub async fn job(&self, id: &str) -> Value {
-        self.ops
-            .get(&format!("/jobs/{id}"))
-            .await
-            .expect(200)
-            .json()
+        self.ops.get(&format!("/jobs/{id}")).await.expect(200).json()
     }
 
     /// The job's events so far, after checking that they are numbered without gaps.
     pub async fn events(&self, id: &str) -> Vec<Value> {
-        let answer = self
-            .ops
-            .get(&format!("/jobs/{id}/events"))
-            .await
-            .expect(200)
-            .json();
+        let answer = self.ops.get(&format!("/jobs/{id}/events")).await.expect(200).json();
         let events = answer["events"].as_array().cloned().expect("events");
-        let gapless = events
-            .iter()
-            .enumerate()
-            .all(|(index, event)| event["seq"] == index + 1);
+        let gapless = events.iter().enumerate().all(|(index, event)| event["seq"] == index + 1);
         assert!(gapless, "{events:?}");
         events
     }
 
     /// The kinds of the job's events so far.
     pub async fn kinds(&self, id: &str) -> Vec<String> {
-        self.events(id)
-            .await
-            .iter()
-            .map(|event| event["kind"].as_str().unwrap_or_default().to_owned())
-            .collect()
+        self.events(id).await.iter().map(|event| event["kind"].as_str().unwrap_or_default().to_owned()).collect()
     }
 
     /// What the job has printed.
     pub async fn log(&self, id: &str) -> String {
-        self.ops
-            .get(&format!("/jobs/{id}/log"))
-            .await
-            .expect(200)
-            .body
+        self.ops.get(&format!("/jobs/{id}/log")).await.expect(200).body
     }
 
     /// Waits until the job has this status; fails at once when it ends in another.
@@ -320,15 +264,8 @@ impl System {
             if job["status"] == status {
                 return Some(job);
             }
-            let ended = matches!(
-                job["status"].as_str(),
-                Some("succeeded" | "failed" | "aborted")
-            );
-            assert!(
-                !ended,
-                "job {id} should become {status}, but: {job}\n{}",
-                self.log(id).await
-            );
+            let ended = matches!(job["status"].as_str(), Some("succeeded" | "failed" | "aborted"));
+            assert!(!ended, "job {id} should become {status}, but: {job}\n{}", self.log(id).await);
             None
         })
         .await
@@ -357,22 +294,12 @@ impl System {
         for runner in std::mem::take(&mut self.runners) {
             runner.join().await.expect("a runner that ends in order");
         }
-        let running = self
-            .database
-            .count("select count(*) from ops_jobs where status = 'running'")
-            .await;
+        let running = self.database.count("select count(*) from ops_jobs where status = 'running'").await;
         assert_eq!(running, 0, "jobs are left running");
         let folder = self.folder.path().to_path_buf();
-        wait_until("no process of a job is left", async || {
-            processes_of(&folder).is_empty().then_some(())
-        })
-        .await;
+        wait_until("no process of a job is left", async || processes_of(&folder).is_empty().then_some(())).await;
         let left: Vec<PathBuf> = fs::read_dir(folder.join("work"))
-            .map(|entries| {
-                entries
-                    .filter_map(|entry| Some(entry.ok()?.path()))
-                    .collect()
-            })
+            .map(|entries| entries.filter_map(|entry| Some(entry.ok()?.path())).collect())
             .unwrap_or_default();
         assert!(left.is_empty(), "folders of runs are left: {left:?}");
     }

@@ -18,27 +18,13 @@ touch "$OPS_ARTIFACTS_DIR/kept" || exit 1
 cat stdin.json > "$OPS_RESULT_FILE""#;
     let system = System::builder().shell("work", script, "").start().await;
     let payload = json!({"text": "ü $(reboot) 'x' \"y\"\n", "list": [1, {"deep": null}]});
-    let job = system
-        .run_until(
-            &json!({"job_type": "work", "payload": payload}),
-            "succeeded",
-        )
-        .await;
+    let job = system.run_until(&json!({"job_type": "work", "payload": payload}), "succeeded").await;
     assert_eq!((&job["result"], &job["error"]), (&payload, &Value::Null));
     let id = job["id"].as_str().expect("an id");
     let events = system.events(id).await;
-    let progress: Vec<&Value> = events
-        .iter()
-        .filter(|event| event["kind"] == "progress")
-        .collect();
+    let progress: Vec<&Value> = events.iter().filter(|event| event["kind"] == "progress").collect();
     assert_eq!(progress.len(), 1, "{events:?}");
-    assert_eq!(
-        (
-            &progress[0]["data"]["progress"],
-            &progress[0]["data"]["message"]
-        ),
-        (&json!(0.25), &json!("a quarter"))
-    );
+    assert_eq!((&progress[0]["data"]["progress"], &progress[0]["data"]["message"]), (&json!(0.25), &json!("a quarter")));
     assert_eq!(job["progress"]["progress"], 0.25);
     let log = system.log(id).await;
     let mut lines: Vec<&str> = log.lines().collect();
@@ -49,167 +35,66 @@ cat stdin.json > "$OPS_RESULT_FILE""#;
 
 #[tokio::test]
 async fn a_command_inherits_four_variables_and_has_its_own_and_nothing_else() {
-    let settings = [
-        ("PATH", "/usr/bin:/bin"),
-        ("HOME", "/somewhere"),
-        ("LANG", "C.UTF-8"),
-        ("TZ", "Europe/Berlin"),
-    ];
-    let mut builder = System::builder().job_type(
-        "environment",
-        "command = [\"env\"]\nenv = { INDEX = \"main\" }",
-    );
+    let settings = [("PATH", "/usr/bin:/bin"), ("HOME", "/somewhere"), ("LANG", "C.UTF-8"), ("TZ", "Europe/Berlin")];
+    let mut builder = System::builder().job_type("environment", "command = [\"env\"]\nenv = { INDEX = \"main\" }");
     for (name, value) in settings {
         builder = builder.set(name, value);
     }
     let system = builder.start().await;
-    let job = system
-        .run_until(&json!({"job_type": "environment"}), "succeeded")
-        .await;
+    let job = system.run_until(&json!({"job_type": "environment"}), "succeeded").await;
     let id = job["id"].as_str().expect("an id");
     let log = system.log(id).await;
-    let found: BTreeMap<&str, &str> = log
-        .lines()
-        .filter_map(|line| line.split_once('='))
-        .collect();
+    let found: BTreeMap<&str, &str> = log.lines().filter_map(|line| line.split_once('=')).collect();
     let mut names: Vec<&str> = settings.map(|(name, _)| name).to_vec();
-    names.extend([
-        "INDEX",
-        "OPS_JOB_ID",
-        "OPS_JOB_TYPE",
-        "OPS_ATTEMPT",
-        "OPS_FENCE",
-    ]);
-    names.extend([
-        "OPS_PAYLOAD_FILE",
-        "OPS_RESULT_FILE",
-        "OPS_ARTIFACTS_DIR",
-        "OPS_EVENTS_FILE",
-    ]);
+    names.extend(["INDEX", "OPS_JOB_ID", "OPS_JOB_TYPE", "OPS_ATTEMPT", "OPS_FENCE"]);
+    names.extend(["OPS_PAYLOAD_FILE", "OPS_RESULT_FILE", "OPS_ARTIFACTS_DIR", "OPS_EVENTS_FILE"]);
     names.sort_unstable();
     assert_eq!(found.keys().copied().collect::<Vec<_>>(), names);
-    for (name, value) in settings.into_iter().chain([
-        ("INDEX", "main"),
-        ("OPS_JOB_TYPE", "environment"),
-        ("OPS_ATTEMPT", "1"),
-    ]) {
+    for (name, value) in settings.into_iter().chain([("INDEX", "main"), ("OPS_JOB_TYPE", "environment"), ("OPS_ATTEMPT", "1")]) {
         assert_eq!(found[name], value);
     }
-    assert_eq!(
-        (found["OPS_JOB_ID"], found["OPS_FENCE"]),
-        (id, job["fence"].to_string().as_str())
-    );
+    assert_eq!((found["OPS_JOB_ID"], found["OPS_FENCE"]), (id, job["fence"].to_string().as_str()));
     system.stop().await;
 }
 
 #[tokio::test]
 async fn exit_75_is_tried_again_until_it_works() {
-    let system = System::builder()
-        .shell(
-            "flaky",
-            "[ \"$OPS_ATTEMPT\" -ge 2 ] || exit 75",
-            "max_attempts = 3",
-        )
-        .start()
-        .await;
-    let job = system
-        .run_until(&json!({"job_type": "flaky"}), "succeeded")
-        .await;
-    assert_eq!(
-        (&job["attempt"], &job["max_attempts"], &job["error"]),
-        (&json!(2), &json!(3), &Value::Null)
-    );
+    let system = System::builder().shell("flaky", "[ \"$OPS_ATTEMPT\" -ge 2 ] || exit 75", "max_attempts = 3").start().await;
+    let job = system.run_until(&json!({"job_type": "flaky"}), "succeeded").await;
+    assert_eq!((&job["attempt"], &job["max_attempts"], &job["error"]), (&json!(2), &json!(3), &Value::Null));
     let id = job["id"].as_str().expect("an id");
-    assert_eq!(
-        system.kinds(id).await,
-        [
-            "queued",
-            "running",
-            "retry_scheduled",
-            "running",
-            "succeeded"
-        ]
-    );
+    assert_eq!(system.kinds(id).await, ["queued", "running", "retry_scheduled", "running", "succeeded"]);
     let events = system.events(id).await;
     let scheduled = &events[2]["data"];
-    assert_eq!(
-        (&scheduled["job_type"], &scheduled["queue"]),
-        (&json!("flaky"), &json!("default"))
-    );
-    assert_eq!(
-        (&scheduled["attempt"], &scheduled["max_attempts"]),
-        (&json!(1), &json!(3))
-    );
-    assert!(
-        scheduled["run_at"].as_str() > events[2]["at"].as_str(),
-        "{events:?}"
-    );
-    let fences: Vec<i64> = [1, 3]
-        .iter()
-        .filter_map(|index| events[*index]["data"]["fence"].as_i64())
-        .collect();
+    assert_eq!((&scheduled["job_type"], &scheduled["queue"]), (&json!("flaky"), &json!("default")));
+    assert_eq!((&scheduled["attempt"], &scheduled["max_attempts"]), (&json!(1), &json!(3)));
+    assert!(scheduled["run_at"].as_str() > events[2]["at"].as_str(), "{events:?}");
+    let fences: Vec<i64> = [1, 3].iter().filter_map(|index| events[*index]["data"]["fence"].as_i64()).collect();
     assert!(fences.len() == 2 && fences[0] < fences[1], "{events:?}");
     system.stop().await;
 }
 
 #[tokio::test]
 async fn exit_75_without_attempts_left_is_a_dead_letter() {
-    let system = System::builder()
-        .shell("flaky", "exit 75", "")
-        .start()
-        .await;
-    let job = system
-        .run_until(&json!({"job_type": "flaky"}), "failed")
-        .await;
+    let system = System::builder().shell("flaky", "exit 75", "").start().await;
+    let job = system.run_until(&json!({"job_type": "flaky"}), "failed").await;
     let id = job["id"].as_str().expect("an id");
-    assert_eq!(
-        system.kinds(id).await,
-        ["queued", "running", "failed", "dead_lettered"]
-    );
+    assert_eq!(system.kinds(id).await, ["queued", "running", "failed", "dead_lettered"]);
     let data = &system.events(id).await[3]["data"];
-    assert_eq!(
-        (
-            &data["job_type"],
-            &data["queue"],
-            &data["attempt"],
-            &data["max_attempts"]
-        ),
-        (&json!("flaky"), &json!("default"), &json!(1), &json!(1))
-    );
+    assert_eq!((&data["job_type"], &data["queue"], &data["attempt"], &data["max_attempts"]), (&json!("flaky"), &json!("default"), &json!(1), &json!(1)));
     assert!(!job["dead_lettered_at"].is_null(), "{job}");
-    assert_eq!(
-        system
-            .database
-            .count("select count(*) from ops_dead_letters")
-            .await,
-        1
-    );
+    assert_eq!(system.database.count("select count(*) from ops_dead_letters").await, 1);
     system.stop().await;
 }
 
 #[tokio::test]
 async fn any_other_exit_code_fails_at_once_even_with_attempts_left() {
-    let builder = System::builder().shell(
-        "broken",
-        "echo 'the reason' >&2; exit 1",
-        "max_attempts = 3",
-    );
-    let system = builder
-        .shell("killed", "kill -9 $$", "max_attempts = 3")
-        .start()
-        .await;
-    for (job_type, why) in [
-        ("broken", "exit code 1: the reason"),
-        ("killed", "killed by signal 9"),
-    ] {
-        let job = system
-            .run_until(&json!({ "job_type": job_type }), "failed")
-            .await;
+    let builder = System::builder().shell("broken", "echo 'the reason' >&2; exit 1", "max_attempts = 3");
+    let system = builder.shell("killed", "kill -9 $$", "max_attempts = 3").start().await;
+    for (job_type, why) in [("broken", "exit code 1: the reason"), ("killed", "killed by signal 9")] {
+        let job = system.run_until(&json!({ "job_type": job_type }), "failed").await;
         assert_eq!((&job["error"], &job["attempt"]), (&json!(why), &json!(1)));
-        assert_eq!(
-            system.kinds(job["id"].as_str().expect("an id")).await,
-            ["queued", "running", "failed"]
-        );
+        assert_eq!(system.kinds(job["id"].as_str().expect("an id")).await, ["queued", "running", "failed"]);
     }
     system.stop().await;
 }
@@ -217,20 +102,10 @@ async fn any_other_exit_code_fails_at_once_even_with_attempts_left() {
 #[tokio::test]
 async fn a_command_that_cannot_start_or_answers_nonsense_fails_and_says_so() {
     let builder = System::builder().job_type("missing", "command = [\"./no-such-program\"]");
-    let system = builder
-        .shell("nonsense", "echo nonsense > \"$OPS_RESULT_FILE\"", "")
-        .start()
-        .await;
+    let system = builder.shell("nonsense", "echo nonsense > \"$OPS_RESULT_FILE\"", "").start().await;
     for (job_type, why) in [("missing", "could not be run"), ("nonsense", "not JSON")] {
-        let job = system
-            .run_until(&json!({ "job_type": job_type }), "failed")
-            .await;
-        assert!(
-            job["error"]
-                .as_str()
-                .is_some_and(|error| error.contains(why)),
-            "{job}"
-        );
+        let job = system.run_until(&json!({ "job_type": job_type }), "failed").await;
+        assert!(job["error"].as_str().is_some_and(|error| error.contains(why)), "{job}");
     }
     system.stop().await;
 }
@@ -242,88 +117,52 @@ sh -c 'trap "" TERM; while :; do sleep 0.1; done' &
 while :; do sleep 0.1; done"#;
 
 async fn until_both_run(system: &System) {
-    wait_until("the command and its child run", async || {
-        (processes_of(system.folder()).len() >= 2).then_some(())
-    })
-    .await;
+    wait_until("the command and its child run", async || (processes_of(system.folder()).len() >= 2).then_some(())).await;
 }
 
 async fn until_none_runs(system: &System) {
-    wait_until("no process of the job is left", async || {
-        processes_of(system.folder()).is_empty().then_some(())
-    })
-    .await;
+    wait_until("no process of the job is left", async || processes_of(system.folder()).is_empty().then_some(())).await;
 }
 
 #[tokio::test]
 async fn a_timeout_kills_a_deaf_command_and_its_child() {
-    let system = System::builder()
-        .shell("deaf", DEAF, "timeout_seconds = 2")
-        .start()
-        .await;
+    let system = System::builder().shell("deaf", DEAF, "timeout_seconds = 2").start().await;
     let id = system.submit_type("deaf").await;
     system.until(&id, "running").await;
     until_both_run(&system).await;
     let job = system.until(&id, "failed").await;
     assert_eq!(job["error"], "timed out after 2 s");
     until_none_runs(&system).await;
-    let id = system
-        .submit(&json!({"job_type": "deaf", "timeout_seconds": 1}))
-        .await;
-    assert_eq!(
-        system.until(&id, "failed").await["error"],
-        "timed out after 1 s",
-        "the job's own limit holds"
-    );
+    let id = system.submit(&json!({"job_type": "deaf", "timeout_seconds": 1})).await;
+    assert_eq!(system.until(&id, "failed").await["error"], "timed out after 1 s", "the job's own limit holds");
     system.stop().await;
 }
 
 #[tokio::test]
 async fn an_abort_kills_a_deaf_command_and_its_child() {
-    let system = System::builder()
-        .shell("deaf", DEAF, "max_attempts = 3")
-        .set("RUNNER_LEASE_SECONDS", "6")
-        .start()
-        .await;
+    let system = System::builder().shell("deaf", DEAF, "max_attempts = 3").set("RUNNER_LEASE_SECONDS", "6").start().await;
     let id = system.submit_type("deaf").await;
     system.until(&id, "running").await;
     until_both_run(&system).await;
-    let asked = system
-        .ops
-        .post(&format!("/jobs/{id}/abort"), &json!({"reason": "enough"}))
-        .await
-        .expect(202)
-        .json();
+    let asked = system.ops.post(&format!("/jobs/{id}/abort"), &json!({"reason": "enough"})).await.expect(202).json();
     assert_eq!(asked["status"], "running");
     assert!(!asked["abort_requested_at"].is_null(), "{asked}");
     system.until(&id, "aborted").await;
-    assert_eq!(
-        system.kinds(&id).await,
-        ["queued", "running", "abort_requested", "aborted"]
-    );
+    assert_eq!(system.kinds(&id).await, ["queued", "running", "abort_requested", "aborted"]);
     until_none_runs(&system).await;
     system.stop().await;
 }
 
 #[tokio::test]
 async fn a_flood_of_output_is_cut_and_says_how_much_is_missing() {
-    let system = System::builder()
-        .shell("flood", "yes 0123456789abcdef | head -c 20000000", "")
-        .start()
-        .await;
-    let job = system
-        .run_until(&json!({"job_type": "flood"}), "succeeded")
-        .await;
+    let system = System::builder().shell("flood", "yes 0123456789abcdef | head -c 20000000", "").start().await;
+    let job = system.run_until(&json!({"job_type": "flood"}), "succeeded").await;
     let log = system.log(job["id"].as_str().expect("an id")).await;
     assert!((4_000_000..4_300_000).contains(&log.len()), "{}", log.len());
     let last = log.lines().last().unwrap_or_default();
     let missing: usize = last
         .strip_prefix("[output cut here: ")
-        .and_then(|rest| {
-            rest.strip_suffix(" more bytes were discarded]")?
-                .parse()
-                .ok()
-        })
+        .and_then(|rest| rest.strip_suffix(" more bytes were discarded]")?.parse().ok())
         .unwrap_or_else(|| panic!("{last}"));
     assert_eq!(log.len() - last.len() - 1 + missing, 20_000_000);
     system.stop().await;

@@ -15,23 +15,12 @@ const POLL: Duration = Duration::from_secs(1);
 const STAYS_ONCE: &str = r#"if mkdir "$HOME/been-here-$OPS_JOB_ID"; then exec sleep 600; fi"#;
 
 fn runner(system: &System, id: &str, settings: &[(&str, &str)]) -> Program {
-    let work = system
-        .folder()
-        .join(format!("work-of-{id}"))
-        .display()
-        .to_string();
+    let work = system.folder().join(format!("work-of-{id}")).display().to_string();
     let file = system.runner_file().display().to_string();
     let home = system.folder().display().to_string();
-    let mut start = Start::of("runner")
-        .environment(system.environment())
-        .arguments(&["--config", &file]);
+    let mut start = Start::of("runner").environment(system.environment()).arguments(&["--config", &file]);
     let lease = LEASE.as_secs().to_string();
-    for (name, value) in [
-        ("RUNNER_ID", id),
-        ("RUNNER_WORK_DIR", &work),
-        ("HOME", &home),
-        ("RUNNER_LEASE_SECONDS", &lease),
-    ] {
+    for (name, value) in [("RUNNER_ID", id), ("RUNNER_WORK_DIR", &work), ("HOME", &home), ("RUNNER_LEASE_SECONDS", &lease)] {
         start = start.set(name, value);
     }
     for (name, value) in settings {
@@ -52,10 +41,8 @@ async fn kill_in_the_middle(system: &System, id: &str) -> (Program, OffsetDateTi
     let mut second = runner(system, "second", &[]);
     second.address().await;
     first.kill9().await;
-    let killed: OffsetDateTime = sqlx::query_scalar("select clock_timestamp()")
-        .fetch_one(&system.database.psql)
-        .await
-        .expect("an instant");
+    let killed: OffsetDateTime =
+        sqlx::query_scalar("select clock_timestamp()").fetch_one(&system.database.psql).await.expect("an instant");
     (second, killed)
 }
 
@@ -68,110 +55,51 @@ async fn end(mut program: Program, folder: &Path) {
 
 #[tokio::test]
 async fn a_job_of_a_killed_runner_is_finished_by_another_in_time() {
-    let system = System::builder()
-        .shell("stay", STAYS_ONCE, "")
-        .runners(0)
-        .start()
-        .await;
-    let id = system
-        .submit(&json!({"job_type": "stay", "max_attempts": 3}))
-        .await;
+    let system = System::builder().shell("stay", STAYS_ONCE, "").runners(0).start().await;
+    let id = system.submit(&json!({"job_type": "stay", "max_attempts": 3})).await;
     let (second, killed) = kill_in_the_middle(&system, &id).await;
     let job = system.until(&id, "succeeded").await;
     let took = instant(&job["finished_at"]) - killed;
     assert!(took <= LEASE + POLL + Duration::from_secs(1), "{took}");
-    assert_eq!(
-        (&job["attempt"], &job["runner_id"]),
-        (&json!(2), &json!("second"))
-    );
-    assert_eq!(
-        system.kinds(&id).await,
-        [
-            "queued",
-            "running",
-            "lease_expired",
-            "retry_scheduled",
-            "running",
-            "succeeded"
-        ]
-    );
+    assert_eq!((&job["attempt"], &job["runner_id"]), (&json!(2), &json!("second")));
+    assert_eq!(system.kinds(&id).await, ["queued", "running", "lease_expired", "retry_scheduled", "running", "succeeded"]);
     end(second, system.folder()).await;
     system.stop().await;
 }
 
 #[tokio::test]
 async fn a_job_of_a_killed_runner_that_may_run_once_only_fails_and_names_the_runner() {
-    let system = System::builder()
-        .shell("stay", STAYS_ONCE, "")
-        .runners(0)
-        .start()
-        .await;
+    let system = System::builder().shell("stay", STAYS_ONCE, "").runners(0).start().await;
     let id = system.submit_type("stay").await;
     let (second, killed) = kill_in_the_middle(&system, &id).await;
     let job = system.until(&id, "failed").await;
-    assert!(
-        instant(&job["finished_at"]) - killed <= LEASE + POLL + Duration::from_secs(1),
-        "{job}"
-    );
-    assert!(
-        job["error"]
-            .as_str()
-            .is_some_and(|error| error.contains("runner first was lost")),
-        "{job}"
-    );
-    assert_eq!(
-        system.kinds(&id).await,
-        [
-            "queued",
-            "running",
-            "lease_expired",
-            "failed",
-            "dead_lettered"
-        ]
-    );
+    assert!(instant(&job["finished_at"]) - killed <= LEASE + POLL + Duration::from_secs(1), "{job}");
+    assert!(job["error"].as_str().is_some_and(|error| error.contains("runner first was lost")), "{job}");
+    assert_eq!(system.kinds(&id).await, ["queued", "running", "lease_expired", "failed", "dead_lettered"]);
     end(second, system.folder()).await;
     system.stop().await;
 }
 
 #[tokio::test]
 async fn a_runner_that_is_asked_to_end_lets_short_jobs_finish_and_hands_long_ones_back() {
-    let builder =
-        System::builder()
-            .shell("stay", STAYS_ONCE, "")
-            .shell("hold", crate::scripts::HOLD, "");
+    let builder = System::builder().shell("stay", STAYS_ONCE, "").shell("hold", crate::scripts::HOLD, "");
     let system = builder.runners(0).start().await;
     let door = crate::scripts::Door::of(&system);
     let mut first = runner(&system, "first", &[("RUNNER_DRAIN_SECONDS", "3")]);
     first.address().await;
-    let (short, long) = (
-        system.submit(&door.job()).await,
-        system.submit_type("stay").await,
-    );
+    let (short, long) = (system.submit(&door.job()).await, system.submit_type("stay").await);
     for id in [&short, &long] {
         assert_eq!(system.until(id, "running").await["runner_id"], "first");
     }
     let mut second = runner(&system, "second", &[]);
     second.address().await;
     first.terminate();
-    tests::wait_until("the first runner drains", async || {
-        (!first.logged("draining").is_empty()).then_some(())
-    })
-    .await;
+    tests::wait_until("the first runner drains", async || (!first.logged("draining").is_empty()).then_some(())).await;
     door.open();
-    assert_eq!(
-        system.until(&short, "succeeded").await["runner_id"],
-        "first"
-    );
+    assert_eq!(system.until(&short, "succeeded").await["runner_id"], "first");
     let job = system.until(&long, "succeeded").await;
-    assert_eq!(
-        (&job["runner_id"], &job["attempt"]),
-        (&json!("second"), &json!(1)),
-        "a released attempt is not counted"
-    );
-    assert_eq!(
-        system.kinds(&long).await,
-        ["queued", "running", "released", "running", "succeeded"]
-    );
+    assert_eq!((&job["runner_id"], &job["attempt"]), (&json!("second"), &json!(1)), "a released attempt is not counted");
+    assert_eq!(system.kinds(&long).await, ["queued", "running", "released", "running", "succeeded"]);
     assert_eq!(first.exit_code().await, 0);
     assert_eq!(first.stderr(), "");
     second.terminate();
@@ -183,27 +111,17 @@ async fn a_runner_that_is_asked_to_end_lets_short_jobs_finish_and_hands_long_one
 #[tokio::test]
 async fn a_control_plane_that_is_asked_to_end_ends_well() {
     let system = System::builder().runners(0).control_planes(0).start().await;
-    let mut program = Start::of("control-plane")
-        .environment(system.environment())
-        .start();
+    let mut program = Start::of("control-plane").environment(system.environment()).start();
     let address = program.address().await;
     let client = tests::Client::new(&format!("http://{address}"));
     client.get("/readyz").await.expect(200);
-    client
-        .at("/api/ops")
-        .with("x-ops-key", tests::API_KEY)
-        .post("/jobs", &json!({"job_type": "a"}))
-        .await
-        .expect(201);
+    client.at("/api/ops").with("x-ops-key", tests::API_KEY).post("/jobs", &json!({"job_type": "a"})).await.expect(201);
     program.terminate();
     assert_eq!(program.exit_code().await, 0);
     assert_eq!(program.stderr(), "");
     for line in program.stdout().lines() {
         let line: serde_json::Value = serde_json::from_str(line).expect("one JSON object a line");
-        assert!(
-            line["timestamp"].is_string() && line["level"].is_string(),
-            "{line}"
-        );
+        assert!(line["timestamp"].is_string() && line["level"].is_string(), "{line}");
     }
     system.stop().await;
 }

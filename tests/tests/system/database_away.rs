@@ -32,25 +32,12 @@ async fn each_route_says_so_in_time(ops: &Client) {
         };
         let begun = Instant::now();
         let answer = call.send().await;
-        assert!(
-            begun.elapsed() < WITHIN,
-            "{method} {path} took {:?}",
-            begun.elapsed()
-        );
+        assert!(begun.elapsed() < WITHIN, "{method} {path} took {:?}", begun.elapsed());
         answer.problem(503);
-        assert!(
-            answer
-                .header("retry-after")
-                .parse::<u32>()
-                .is_ok_and(|seconds| seconds >= 1),
-            "{path}: {answer:?}"
-        );
+        assert!(answer.header("retry-after").parse::<u32>().is_ok_and(|seconds| seconds >= 1), "{path}: {answer:?}");
     }
     let begun = Instant::now();
-    assert_eq!(
-        ops.anonymous().at("").get("/readyz").await.problem(503)["failed"],
-        "database"
-    );
+    assert_eq!(ops.anonymous().at("").get("/readyz").await.problem(503)["failed"], "database");
     assert!(begun.elapsed() < WITHIN);
     ops.anonymous().at("").get("/healthz").await.expect(200);
     ops.anonymous().get("/jobs").await.problem(401);
@@ -62,35 +49,21 @@ async fn while_the_database_is_away_every_route_says_so_and_afterwards_all_goes_
     cluster.create_database("away").await.expect("a database");
     let url = cluster.url("away");
     tests::migrate(&url).await.expect("migrated");
-    let system = System::builder()
-        .shell("hello", "true", "")
-        .on(&url)
-        .start()
-        .await;
-    system
-        .run_until(&json!({"job_type": "hello"}), "succeeded")
-        .await;
+    let system = System::builder().shell("hello", "true", "").on(&url).start().await;
+    system.run_until(&json!({"job_type": "hello"}), "succeeded").await;
     let cluster = cluster.shut_down().await.expect("away");
     each_route_says_so_in_time(&system.ops).await;
     let runner = system.runner(0);
-    assert_eq!(
-        runner.get("/readyz").await.problem(503)["failed"],
-        "database"
-    );
+    assert_eq!(runner.get("/readyz").await.problem(503)["failed"], "database");
     let begun = Instant::now();
-    runner
-        .post("/run", &json!({"job_type": "hello"}))
-        .await
-        .problem(503);
+    runner.post("/run", &json!({"job_type": "hello"})).await.problem(503);
     assert!(begun.elapsed() < WITHIN, "{:?}", begun.elapsed());
     let cluster = cluster.restart().await.expect("back");
     wait_until("the control plane is ready again", async || {
         (system.ops.anonymous().at("").get("/readyz").await.status == 200).then_some(())
     })
     .await;
-    system
-        .run_until(&json!({"job_type": "hello"}), "succeeded")
-        .await;
+    system.run_until(&json!({"job_type": "hello"}), "succeeded").await;
     system.stop().await;
     cluster.stop().await.expect("stopped");
 }

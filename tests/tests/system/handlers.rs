@@ -10,74 +10,27 @@ async fn the_answer_to_an_http_call_decides_how_the_job_ends() {
     let peer = Peer::answering().await;
     let mut builder = System::builder();
     for (name, status) in [("good", 200), ("gone", 404), ("busy", 503)] {
-        let table = format!(
-            "http = {{ url = \"{}/{status}\", headers = {{ X-From = \"us\" }} }}\nmax_attempts = 1",
-            peer.url()
-        );
+        let table = format!("http = {{ url = \"{}/{status}\", headers = {{ X-From = \"us\" }} }}\nmax_attempts = 1", peer.url());
         builder = builder.job_type(name, &table);
     }
-    let system = builder
-        .job_type("nobody", "http = { url = \"http://127.0.0.1:1/\" }")
-        .start()
-        .await;
-    let good = system
-        .run_until(
-            &json!({"job_type": "good", "payload": {"a": "ü"}}),
-            "succeeded",
-        )
-        .await;
+    let system = builder.job_type("nobody", "http = { url = \"http://127.0.0.1:1/\" }").start().await;
+    let good = system.run_until(&json!({"job_type": "good", "payload": {"a": "ü"}}), "succeeded").await;
     assert_eq!(good["result"], json!({"said": 200}));
     let heard = peer.heard().concat();
-    assert!(
-        heard.starts_with("POST /200 ") && heard.ends_with(r#"{"a":"ü"}"#),
-        "{heard}"
-    );
-    assert!(
-        heard.contains("x-from: us")
-            && heard.contains(&format!(
-                "x-ops-job-id: {}",
-                good["id"].as_str().expect("an id")
-            )),
-        "{heard}"
-    );
+    assert!(heard.starts_with("POST /200 ") && heard.ends_with(r#"{"a":"ü"}"#), "{heard}");
+    assert!(heard.contains("x-from: us") && heard.contains(&format!("x-ops-job-id: {}", good["id"].as_str().expect("an id"))), "{heard}");
     for (job_type, attempts, kinds) in [
         ("gone", 3, vec!["queued", "running", "failed"]),
-        (
-            "busy",
-            1,
-            vec!["queued", "running", "failed", "dead_lettered"],
-        ),
-        (
-            "nobody",
-            1,
-            vec!["queued", "running", "failed", "dead_lettered"],
-        ),
+        ("busy", 1, vec!["queued", "running", "failed", "dead_lettered"]),
+        ("nobody", 1, vec!["queued", "running", "failed", "dead_lettered"]),
     ] {
-        let job = system
-            .run_until(
-                &json!({"job_type": job_type, "max_attempts": attempts}),
-                "failed",
-            )
-            .await;
-        assert_eq!(
-            system.kinds(job["id"].as_str().expect("an id")).await,
-            kinds,
-            "{job_type}"
-        );
-        assert!(
-            !job["error"].as_str().unwrap_or("http").contains("http"),
-            "no address in {job}"
-        );
+        let job = system.run_until(&json!({"job_type": job_type, "max_attempts": attempts}), "failed").await;
+        assert_eq!(system.kinds(job["id"].as_str().expect("an id")).await, kinds, "{job_type}");
+        assert!(!job["error"].as_str().unwrap_or("http").contains("http"), "no address in {job}");
     }
-    let id = system
-        .submit(&json!({"job_type": "busy", "max_attempts": 9}))
-        .await;
+    let id = system.submit(&json!({"job_type": "busy", "max_attempts": 9})).await;
     tests::wait_until("a 503 is tried again", async || {
-        system
-            .kinds(&id)
-            .await
-            .contains(&"retry_scheduled".to_owned())
-            .then_some(())
+        system.kinds(&id).await.contains(&"retry_scheduled".to_owned()).then_some(())
     })
     .await;
     system.stop().await;
@@ -85,54 +38,19 @@ async fn the_answer_to_an_http_call_decides_how_the_job_ends() {
 
 #[tokio::test]
 async fn metrics_refresh_rolls_up_what_has_happened() {
-    let system = System::builder()
-        .shell("fine", "true", "")
-        .shell("broken", "exit 75", "")
-        .start()
-        .await;
+    let system = System::builder().shell("fine", "true", "").shell("broken", "exit 75", "").start().await;
     for _ in 0..2 {
-        system
-            .run_until(&json!({"job_type": "fine"}), "succeeded")
-            .await;
+        system.run_until(&json!({"job_type": "fine"}), "succeeded").await;
     }
-    system
-        .run_until(&json!({"job_type": "broken"}), "failed")
-        .await;
-    let job = system
-        .run_until(&json!({"job_type": "metrics_refresh"}), "succeeded")
-        .await;
-    assert!(
-        job["result"]["rows"].as_u64().is_some_and(|rows| rows >= 2),
-        "{job}"
-    );
+    system.run_until(&json!({"job_type": "broken"}), "failed").await;
+    let job = system.run_until(&json!({"job_type": "metrics_refresh"}), "succeeded").await;
+    assert!(job["result"]["rows"].as_u64().is_some_and(|rows| rows >= 2), "{job}");
     let count = |query| system.database.count(query);
-    assert_eq!(
-        count("select sum(succeeded)::bigint from ops_metrics where job_type = 'fine'").await,
-        2
-    );
-    assert_eq!(
-        count("select sum(failed)::bigint from ops_metrics where job_type = 'broken'").await,
-        1
-    );
-    assert_eq!(
-        count("select sum(dead_lettered)::bigint from ops_metrics where job_type = 'broken'").await,
-        1
-    );
-    assert_eq!(
-        count(
-            "select count(*) from ops_metrics where job_type = 'fine' and run_ms_p95 is not null"
-        )
-        .await,
-        1
-    );
-    system
-        .ops
-        .post(
-            "/trigger_runner",
-            &json!({"job_type": "metrics_refresh", "payload": {"hours": "canary"}}),
-        )
-        .await
-        .problem(502);
+    assert_eq!(count("select sum(succeeded)::bigint from ops_metrics where job_type = 'fine'").await, 2);
+    assert_eq!(count("select sum(failed)::bigint from ops_metrics where job_type = 'broken'").await, 1);
+    assert_eq!(count("select sum(dead_lettered)::bigint from ops_metrics where job_type = 'broken'").await, 1);
+    assert_eq!(count("select count(*) from ops_metrics where job_type = 'fine' and run_ms_p95 is not null").await, 1);
+    system.ops.post("/trigger_runner", &json!({"job_type": "metrics_refresh", "payload": {"hours": "canary"}})).await.problem(502);
     system.stop().await;
 }
 
@@ -162,13 +80,9 @@ impl Handler for Obedient {
         context.log("an order");
         context.progress(0.5, "halfway").await?;
         match order {
-            Order::Succeed => Ok(Done {
-                attempt: context.attempt(),
-            }),
+            Order::Succeed => Ok(Done { attempt: context.attempt() }),
             Order::SucceedAtLast if context.attempt() < 2 => Err(JobError::retry("not yet")),
-            Order::SucceedAtLast => Ok(Done {
-                attempt: context.attempt(),
-            }),
+            Order::SucceedAtLast => Ok(Done { attempt: context.attempt() }),
             Order::Fail => Err(JobError::fail("as ordered")),
             Order::Panic => panic!("as ordered"),
             Order::Wait => {
@@ -191,53 +105,26 @@ fn order(word: &str) -> Value {
 
 #[tokio::test]
 async fn a_users_typed_handler_succeeds_retries_fails_and_may_panic() {
-    let system = System::builder()
-        .handlers(handlers)
-        .allow("obey")
-        .start()
-        .await;
+    let system = System::builder().handlers(handlers).allow("obey").start().await;
     let job = system.run_until(&order("succeed"), "succeeded").await;
     let id = job["id"].as_str().expect("an id");
-    assert_eq!(
-        (&job["result"], system.log(id).await.as_str()),
-        (&json!({"attempt": 1}), "an order\n")
-    );
-    assert_eq!(
-        system.kinds(id).await,
-        ["queued", "running", "progress", "succeeded"]
-    );
-    let job = system
-        .run_until(&order("succeed_at_last"), "succeeded")
-        .await;
-    assert_eq!(
-        (&job["result"], &job["attempt"]),
-        (&json!({"attempt": 2}), &json!(2))
-    );
+    assert_eq!((&job["result"], system.log(id).await.as_str()), (&json!({"attempt": 1}), "an order\n"));
+    assert_eq!(system.kinds(id).await, ["queued", "running", "progress", "succeeded"]);
+    let job = system.run_until(&order("succeed_at_last"), "succeeded").await;
+    assert_eq!((&job["result"], &job["attempt"]), (&json!({"attempt": 2}), &json!(2)));
     for (word, error) in [("fail", "as ordered"), ("panic", "the handler panicked")] {
         let job = system.run_until(&order(word), "failed").await;
-        assert_eq!(
-            (&job["error"], &job["attempt"]),
-            (&json!(error), &json!(1)),
-            "{word}"
-        );
+        assert_eq!((&job["error"], &job["attempt"]), (&json!(error), &json!(1)), "{word}");
     }
     let job = system.run_until(&order("dance"), "failed").await;
-    assert!(
-        job["error"]
-            .as_str()
-            .is_some_and(|error| error.contains("payload")),
-        "{job}"
-    );
+    assert!(job["error"].as_str().is_some_and(|error| error.contains("payload")), "{job}");
     system.run_until(&order("succeed"), "succeeded").await;
     system.stop().await;
 }
 
 #[tokio::test]
 async fn a_users_handler_hears_of_an_abort() {
-    let builder = System::builder()
-        .handlers(handlers)
-        .allow("obey")
-        .set("RUNNER_LEASE_SECONDS", "6");
+    let builder = System::builder().handlers(handlers).allow("obey").set("RUNNER_LEASE_SECONDS", "6");
     let system = builder.start().await;
     let id = system.submit(&order("wait")).await;
     system.until(&id, "running").await;
@@ -252,26 +139,10 @@ async fn the_example_of_a_users_program_runs_its_job() {
     let start = Start::of("examples/typed_handler").environment(system.environment());
     let mut program = start.set("RUNNER_ALLOWLIST", "warm_cache").start();
     program.address().await;
-    let job = system
-        .run_until(
-            &json!({"job_type": "warm_cache", "payload": {"pages": ["a", "b"]}}),
-            "succeeded",
-        )
-        .await;
-    assert_eq!(
-        (&job["result"], &job["max_attempts"]),
-        (&json!({"warmed": 2}), &json!(3))
-    );
-    assert_eq!(
-        system.log(job["id"].as_str().expect("an id")).await,
-        "warming a\nwarming b\n"
-    );
-    let empty = system
-        .run_until(
-            &json!({"job_type": "warm_cache", "payload": {"pages": []}}),
-            "failed",
-        )
-        .await;
+    let job = system.run_until(&json!({"job_type": "warm_cache", "payload": {"pages": ["a", "b"]}}), "succeeded").await;
+    assert_eq!((&job["result"], &job["max_attempts"]), (&json!({"warmed": 2}), &json!(3)));
+    assert_eq!(system.log(job["id"].as_str().expect("an id")).await, "warming a\nwarming b\n");
+    let empty = system.run_until(&json!({"job_type": "warm_cache", "payload": {"pages": []}}), "failed").await;
     assert_eq!(empty["error"], "there is no page to warm");
     program.terminate();
     assert_eq!(program.exit_code().await, 0);

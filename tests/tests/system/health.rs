@@ -10,11 +10,7 @@ async fn health_needs_neither_key_nor_prefix() {
     let runner = system.runner(0).anonymous();
     for client in [&anyone, &runner] {
         for path in ["/healthz", "/livez", "/readyz"] {
-            assert_eq!(
-                client.get(path).await.expect(200).json(),
-                json!({"status": "ok"}),
-                "{path}"
-            );
+            assert_eq!(client.get(path).await.expect(200).json(), json!({"status": "ok"}), "{path}");
         }
     }
     system.stop().await;
@@ -29,19 +25,11 @@ async fn a_service_on_another_schema_lives_but_is_not_ready_and_says_why() {
         let answer = client.get("/readyz").await;
         let problem = answer.problem(503);
         assert_eq!(problem["failed"], "schema");
-        assert!(
-            problem["detail"]
-                .as_str()
-                .is_some_and(|detail| detail.contains("opsctl db migrate")),
-            "{problem}"
-        );
+        assert!(problem["detail"].as_str().is_some_and(|detail| detail.contains("opsctl db migrate")), "{problem}");
     }
     tests::migrate(&empty.url).await.expect("migrated");
     for client in [system.ops.anonymous().at(""), system.runner(0).anonymous()] {
-        wait_until("a migrated service is ready", async || {
-            (client.get("/readyz").await.status == 200).then_some(())
-        })
-        .await;
+        wait_until("a migrated service is ready", async || (client.get("/readyz").await.status == 200).then_some(())).await;
     }
     system.stop().await;
 }

@@ -1,9 +1,5 @@
 //! The system from outside: everything here goes over HTTP, through a program's exit code, or through psql.
-#![expect(
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a test that cannot go on fails, and says why"
-)]
+#![expect(clippy::expect_used, clippy::panic, reason = "a test that cannot go on fails, and says why")]
 
 mod authentication;
 mod batch;

@@ -17,11 +17,7 @@ pub(crate) struct Door(PathBuf);
 impl Door {
     /// A door that is shut.
     pub(crate) fn of(system: &System) -> Self {
-        Self(
-            system
-                .folder()
-                .join(format!("door-{}", service::ids::random_hex::<4>())),
-        )
+        Self(system.folder().join(format!("door-{}", service::ids::random_hex::<4>())))
     }
 
     /// The job that waits before it.
