@@ -41,14 +41,16 @@ pub(crate) struct Reason(Option<String>);
 
 impl Parse for Reason {
     fn parse(fields: &mut Fields<'_>) -> Option<Self> {
-        let reason = fields.optional("reason", |value| {
-            let reason = read::text(value)?;
-            let fits = reason.chars().count() <= LONGEST_REASON;
-            fits.then_some(reason)
-                .ok_or_else(|| format!("must have at most {LONGEST_REASON} characters"))
-        });
-        Some(Self(reason))
+        Some(Self(fields.optional("reason", reason)))
     }
+}
+
+/// A reason, in the caller's words.
+pub(super) fn reason(value: &serde_json::Value) -> Result<String, read::Fault> {
+    let reason = read::text(value)?;
+    let fits = reason.chars().count() <= LONGEST_REASON;
+    fits.then_some(reason)
+        .ok_or_else(|| format!("must have at most {LONGEST_REASON} characters"))
 }
 
 /// Read a job.

@@ -20,8 +20,8 @@ pub use retry::Backoff;
 pub use state::{Status, UnknownStatus};
 pub use storable::{storable_json, storable_text};
 pub use store::{
-    AbortAnswer, Admission, ClaimRequest, Finished, JobFilter, LogChunk, Migration, Page,
-    ProgressKind, ROLES, Rollup, Runner, RunnerReport, SchemaStatus, Store, StoreOptions,
-    Submitted, Swept, Unfinished, expected_version, schema_fingerprint,
+    AbortAnswer, Admission, ClaimRequest, Finished, JobFilter, LogChunk, Matched, Migration, Page,
+    ProgressKind, ROLES, RetryFilter, Rollup, Runner, RunnerReport, SchemaStatus, Store,
+    StoreOptions, Submitted, Swept, Unfinished, expected_version, schema_fingerprint,
 };
 pub use trigger::{Trigger, TriggerAccepted};

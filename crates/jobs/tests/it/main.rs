@@ -5,6 +5,7 @@ mod claims;
 mod database;
 mod lost;
 mod operations;
+mod replay;
 mod schema;
 mod slots;
 mod sweeps;
