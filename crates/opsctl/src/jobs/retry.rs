@@ -13,7 +13,12 @@ use crate::screen::{Output, Screen};
 #[derive(Debug, Args)]
 pub(crate) struct Retry {
     /// The job; without it, a filter that begins with --status
-    #[arg(required_unless_present = "status", conflicts_with = "status")]
+    #[arg(
+        required_unless_present = "status",
+        conflicts_with_all = [
+            "status", "job_type", "queue", "error_contains", "created_after", "created_before", "limit", "dry_run",
+        ]
+    )]
     id: Option<Uuid>,
     /// All of this status: failed or aborted
     #[arg(long, value_parser = ["failed", "aborted"])]
