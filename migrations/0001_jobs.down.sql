@@ -1,4 +1,5 @@
-drop table ops_job_transitions, ops_job_events, ops_jobs;
+drop table ops_job_transitions, ops_job_events, ops_jobs, ops_slots;
+drop function ops_keep_slot();
 drop function ops_refuse_change();
 drop function ops_append_event();
 drop function ops_record_transitions();

@@ -53,6 +53,8 @@ create table ops_jobs (
   max_attempts int not null default 1,
   max_attempts_by_type boolean not null default false,
   lost_count int not null default 0,
+  on_lost text not null default 'retry',
+  held_at timestamptz,
   run_at timestamptz not null default now(),
   expires_at timestamptz,
   timeout_seconds int,
@@ -61,12 +63,15 @@ create table ops_jobs (
   labels jsonb not null default '{}',
   runner_id text,
   boot_id uuid,
+  slot_no int,
   lease_expires_at timestamptz,
   heartbeat_at timestamptz,
   fence bigint not null default 0,
   progress jsonb,
   abort_requested_at timestamptz,
   dead_lettered_at timestamptz,
+  last_trigger_at timestamptz,
+  last_trigger_outcome text,
   event_seq int not null default 1,
   created_by text not null default ops_actor(),
   created_at timestamptz not null default clock_timestamp(),
@@ -77,6 +82,7 @@ create table ops_jobs (
   -- Few and cheap: a check is evaluated at every update, renewals included. What can only be wrong
   -- at the insert (names, ranges) is checked by ops_guard_new_job, once.
   constraint ops_jobs_status_known check (status in ('queued', 'running', 'waiting', 'succeeded', 'failed', 'aborted')),
+  constraint ops_jobs_slot_only_running check (slot_no is null or status = 'running'),
   constraint ops_jobs_lease_iff_running check ((status = 'running') = (lease_expires_at is not null)),
   constraint ops_jobs_finished_iff_terminal check ((status in ('succeeded', 'failed', 'aborted')) = (finished_at is not null))
 ) with (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.02, autovacuum_analyze_scale_factor = 0.05);
@@ -114,6 +120,11 @@ comment on column ops_jobs.created_at is 'When it was recorded, by the database'
 comment on column ops_jobs.started_at is 'When its newest attempt began.';
 comment on column ops_jobs.finished_at is 'When it reached a terminal status; set exactly while it has one.';
 comment on column ops_jobs.updated_at is 'When its status last changed.';
+comment on column ops_jobs.on_lost is 'What becomes of it when its runner is lost, by the job type at its newest claim: retry, or hold (it then waits for ops_resume).';
+comment on column ops_jobs.held_at is 'Since when it waits because its runner was lost and its type holds lost jobs; set exactly then.';
+comment on column ops_jobs.slot_no is 'The place of its type that it holds in ops_slots while it runs; null where the type has no limit.';
+comment on column ops_jobs.last_trigger_at is 'When the control plane last asked a runner to take it.';
+comment on column ops_jobs.last_trigger_outcome is 'What came of that: accepted, deferred, not_queued, refused, unreachable, too_slow, or strange and the status.';
 
 -- Claims: the small index of what may be claimed, in claiming order. No renewal touches an indexed column.
 create index ops_jobs_due on ops_jobs (priority desc, run_at, id) where status = 'queued';
@@ -352,6 +363,7 @@ begin
   end if;
 
   new.lease_expires_at := null;
+  new.held_at := null;
   -- Whoever takes a job from its runner also takes its fence away: the runner's late writes then name an old one.
   if old.status = 'running' and ops_actor() <> 'runner:' || old.runner_id then
     new.fence := greatest(nextval('ops_fence'), old.fence + 1);
@@ -371,6 +383,7 @@ begin
   new.finished_at := null;
   new.dead_lettered_at := null;
   new.abort_requested_at := null;
+  new.held_at := case when new.status = 'waiting' and current_setting('ops.cause', true) = 'lease_expired' then instant end;
   if old.status in ('failed', 'aborted') then
     new.attempt := 0;
     new.lost_count := 0;
@@ -486,10 +499,12 @@ begin
         then greatest(0, extract(epoch from n.started_at - greatest(n.run_at, n.created_at)) * 1000)::bigint end as waited_ms,
       case when o.status = 'running'
         then greatest(0, extract(epoch from n.updated_at - o.started_at) * 1000)::bigint end as ran_ms,
-      case when n.status = 'failed' or (o.status = 'running' and n.status = 'queued') then n.error end as error,
+      case when n.status = 'failed' or n.held_at is not null or (o.status = 'running' and n.status = 'queued')
+        then n.error end as error,
       array_remove(array[
         cause,
-        case when o.status = 'running' and n.status = 'queued' and n.attempt < o.attempt then 'released' else t.kind end,
+        case when o.status = 'running' and n.status = 'queued' and n.attempt < o.attempt then 'released'
+          when n.held_at is not null then 'held' else t.kind end,
         case when n.status = 'failed' and n.dead_lettered_at is not null and o.dead_lettered_at is null then 'dead_lettered' end
       ], null) as kinds
     from new_rows n
@@ -510,7 +525,7 @@ create function ops_append_event() returns trigger
 language plpgsql security definer set search_path = public, pg_temp
 as $$
 begin
-  if new.kind in ('queued', 'lease_expired', 'released', 'dead_lettered')
+  if new.kind in ('queued', 'lease_expired', 'released', 'dead_lettered', 'held')
     or exists (select from ops_job_transitions t where t.kind = new.kind)
   then
     raise exception 'event kind % is written by the database when the status changes', new.kind using
@@ -557,3 +572,53 @@ create trigger ops_job_transitions_no_truncate before truncate on ops_job_transi
 for each statement execute function ops_refuse_change();
 create trigger ops_job_transitions_fixed before insert or update or delete on ops_job_transitions
 for each statement execute function ops_refuse_change();
+
+-- Places for job types with a limit over the fleet.
+
+create table ops_slots (
+  job_type text not null,
+  slot_no int not null,
+  job_id uuid,
+  fence bigint,
+  constraint ops_slots_pkey primary key (job_type, slot_no),
+  constraint ops_slots_whole check ((job_id is null) = (fence is null))
+) with (fillfactor = 50);
+comment on table ops_slots is 'The places of job types with a limit over the fleet, one row each; a job holds one exactly while it runs. Kept by the database.';
+comment on column ops_slots.job_type is 'The job type.';
+comment on column ops_slots.slot_no is 'The place: 1 up to the type''s limit. Runners add what is missing.';
+comment on column ops_slots.job_id is 'The job that holds it; null: free.';
+comment on column ops_slots.fence is 'The fence of that job''s claim.';
+
+create function ops_keep_slot() returns trigger
+language plpgsql security definer set search_path = public, pg_temp
+as $$
+begin
+  if old.status <> 'running' and new.status = 'running' then
+    update ops_slots s set job_id = new.id, fence = new.fence
+    where s.job_type = new.job_type and s.slot_no = new.slot_no and s.job_id is null;
+    if not found then
+      raise exception 'place % of job type % is not free', new.slot_no, new.job_type using
+        errcode = 'check_violation', constraint = 'ops_slots_free';
+    end if;
+    return new;
+  end if;
+  if old.status = 'running' and new.status <> 'running' then
+    update ops_slots s set job_id = null, fence = null
+    where s.job_type = old.job_type and s.slot_no = old.slot_no and s.job_id = old.id;
+    new.slot_no := null;
+    return new;
+  end if;
+  raise exception 'slot_no of job % is kept by the database', old.id using
+    errcode = 'check_violation', constraint = 'ops_jobs_slot_no';
+end
+$$;
+comment on function ops_keep_slot() is 'Takes the place of a job with one when it begins to run, and frees it when it stops, in the same transaction.';
+
+-- A job of a type without a limit never enters the function, nor does a renewal. It fires after ops_jobs_guard_update,
+-- which gives the fence.
+create trigger ops_jobs_keep_slot before update on ops_jobs
+for each row when (
+  old.slot_no is distinct from new.slot_no
+  or (old.slot_no is not null and old.status is distinct from new.status)
+)
+execute function ops_keep_slot();

@@ -132,6 +132,34 @@ end
 $$;
 comment on function ops_retry(uuid, text) is 'Queues a failed or aborted job again, with a fresh attempt budget.';
 
+create function ops_resume(id uuid, reason text default null) returns text
+language plpgsql security definer set search_path = public, pg_temp
+as $$
+#variable_conflict use_column
+declare
+  found_job ops_jobs;
+begin
+  select * into found_job from ops_jobs j where j.id = ops_resume.id for update;
+  if found_job.id is null then
+    raise exception 'no job %', ops_resume.id using errcode = 'no_data_found';
+  elsif found_job.status = 'waiting' and found_job.held_at is not null then
+    perform set_config('ops.reason', coalesce(ops_resume.reason, ''), true);
+    -- The person asks for another attempt, so there is one.
+    update ops_jobs j set status = 'queued', max_attempts = greatest(j.max_attempts, j.attempt + 1)
+    where j.id = ops_resume.id;
+    perform set_config('ops.reason', '', true);
+    return 'queued';
+  end if;
+  raise exception 'job % is %: only held jobs are resumed', ops_resume.id, found_job.status using
+    errcode = 'check_violation', constraint = 'ops_jobs_legal_transition',
+    hint = case when found_job.status = 'waiting' then 'It waits for something else than a lost runner.'
+      when found_job.status in ('failed', 'aborted') then format('Queue it again with ops_retry(%L).', ops_resume.id)
+      else 'There is nothing to resume.' end;
+end
+$$;
+comment on function ops_resume(uuid, text) is
+  'Queues a job again that is held because its runner was lost; it has one more attempt, if none was left.';
+
 create view ops_queue_depth as
 select
   j.queue,

@@ -11,7 +11,9 @@ mod meta;
 mod new_job;
 pub(crate) mod openapi;
 mod params;
+mod replay;
 mod submit;
+mod tick;
 mod trigger;
 mod views;
 
@@ -51,12 +53,15 @@ fn routes() -> Vec<(&'static str, Gate, MethodRouter<Arc<App>>)> {
     vec![
         ("/jobs", JOBS, post(submit::submit).get(list::list)),
         ("/jobs/batch", JOBS, post(batch::submit_batch)),
+        ("/jobs/retry", JOBS, post(replay::replay)),
         ("/jobs/{id}", JOBS, get(job::job)),
         ("/jobs/{id}/events", JOBS, get(job::events)),
         ("/jobs/{id}/log", JOBS, get(job::log)),
         ("/jobs/{id}/abort", JOBS, post(job::abort)),
         ("/jobs/{id}/retry", JOBS, post(job::retry)),
+        ("/jobs/{id}/resume", JOBS, post(job::resume)),
         (TRIGGER, RUNNER, post(trigger::trigger_runner)),
+        (TICK, OPEN, post(tick::tick)),
         ("/runners", RUNNER, get(fleet::runners)),
         ("/meta", META, get(meta::meta)),
         ("/debug/env", OPEN, get(debug_env::debug_env)),
@@ -73,8 +78,9 @@ fn health_routes() -> Router<Arc<App>> {
         .route("/readyz", get(health::readyz))
 }
 
-/// The one route that waits for another service, and so has a limit of its own.
+/// The two routes that wait for another service, and so have a limit of their own.
 const TRIGGER: &str = "/trigger_runner";
+const TICK: &str = "/tick";
 
 /// The whole service: health for anyone, the rest for those with a key.
 pub(crate) fn router(app: Arc<App>) -> Router {
@@ -94,11 +100,11 @@ fn ops(config: &Config) -> Router<Arc<App>> {
         .as_ref()
         .map_or(Duration::ZERO, |runner| runner.timeout);
     // As long as any other request, and then as long as the runner and the answers of the database may take.
-    let trigger_timeout = request_timeout + waits_for_runner + 4 * DATABASE_DEADLINE;
+    let trigger_timeout = request_timeout + waits_for_runner + 5 * DATABASE_DEADLINE;
     let mut router = Router::new();
     for (path, gate, methods) in routes() {
         if is_there(gate, config) {
-            let timeout = if path == TRIGGER {
+            let timeout = if [TRIGGER, TICK].contains(&path) {
                 trigger_timeout
             } else {
                 request_timeout

@@ -11,7 +11,7 @@ use crate::api::openapi;
 use crate::config::Config;
 use crate::cursor::Cursors;
 use crate::error::{self, StartError};
-use crate::runner_client::RunnerClient;
+use crate::runner_client::{RunnerClient, TriggerAnswer};
 
 /// Longer than this, nobody waits for the database: a 503 must be there within 3 s.
 pub(crate) const DATABASE_DEADLINE: Duration = Duration::from_millis(2800);
@@ -65,6 +65,12 @@ impl App {
             .with_member("flag", flag.name())),
             Some(_) | None => Ok(()),
         }
+    }
+
+    /// Puts what a trigger came to on record; where that fails, the job is none the worse for it.
+    pub(crate) async fn note_trigger(&self, id: Uuid, answer: &TriggerAnswer) {
+        // Whatever goes wrong is in the log by then.
+        let _ = ask(self.store.note_trigger(id, &answer.to_string())).await;
     }
 
     /// The job, or 404.

@@ -1,5 +1,7 @@
 //! The nudge: tells the runner to take a queued job, and reads its answer. Bounded in time and size; changes no row.
 
+use std::fmt;
+
 use axum::http::StatusCode;
 use jobs::{Status, Trigger, TriggerAccepted, storable_text};
 use reqwest::Response;
@@ -32,6 +34,21 @@ pub(crate) enum TriggerAnswer {
     Strange(u16),
     /// Nothing is known: the answer did not come in time.
     TooSlow,
+}
+
+/// As it stands with the job.
+impl fmt::Display for TriggerAnswer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Accepted => f.write_str("accepted"),
+            Self::Busy => f.write_str("deferred"),
+            Self::NotQueued => f.write_str("not_queued"),
+            Self::Refused(why) => write!(f, "refused: {why}"),
+            Self::Unreachable => f.write_str("unreachable"),
+            Self::Strange(status) => write!(f, "strange: {status}"),
+            Self::TooSlow => f.write_str("too_slow"),
+        }
+    }
 }
 
 /// Sends triggers to the one runner address.

@@ -39,7 +39,7 @@ async fn tick(
     State(app): State<Arc<App>>,
     service::OptionalJson(()): service::OptionalJson<()>,
 ) -> Result<Json<TickView>, Problem> {
-    run::refuse_while_draining(&app)?;
+    run::refuse_unless_taking(&app)?;
     let swept = crate::housekeeping::tick(&app).await.map_err(problem)?;
     let claimed = run::claim_due(&app).await?;
     Ok(Json(TickView {

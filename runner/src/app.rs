@@ -17,6 +17,9 @@ use crate::slots::Slots;
 /// Who asks whether it is ready waits no longer.
 const PATIENCE: Duration = Duration::from_millis(2500);
 
+/// How often it is asked whether the runner may begin.
+const LOOK_AGAIN: Duration = Duration::from_millis(250);
+
 /// One runner.
 #[derive(Debug)]
 pub(crate) struct App {
@@ -32,6 +35,8 @@ pub(crate) struct App {
     /// One claim of due work at a time; a trigger that finds no slot waits for it, since it holds all that are free.
     pub(crate) claiming: Mutex<()>,
     pub(crate) backlog: Backlog,
+    /// Whether this process bears its runner's name; before that, and after it has lost it, nothing is taken.
+    pub(crate) admitted: AtomicBool,
 }
 
 impl App {
@@ -43,19 +48,38 @@ impl App {
         }
     }
 
-    /// Writes the runner's own row.
-    pub(crate) async fn report(&self) -> Result<(), StoreError> {
+    /// What the runner's own row says.
+    pub(crate) fn own_report(&self) -> RunnerReport<'_> {
         let count = |number: usize| i32::try_from(number).unwrap_or(i32::MAX);
-        self.store
-            .report_runner(RunnerReport {
-                runner: &self.identity,
-                version: env!("CARGO_PKG_VERSION"),
-                job_types: self.registry.names(),
-                slots_total: count(self.slots.total()),
-                slots_used: count(self.leases.count()),
-                draining: self.stop.is_requested(),
-            })
-            .await
+        RunnerReport {
+            runner: &self.identity,
+            version: env!("CARGO_PKG_VERSION"),
+            job_types: self.registry.names(),
+            slots_total: count(self.slots.total()),
+            slots_used: count(self.leases.count()),
+            draining: self.stop.is_requested(),
+        }
+    }
+
+    /// Writes the runner's own row; if another process has taken its name, nothing is taken any more.
+    pub(crate) async fn report(&self) -> Result<(), StoreError> {
+        if !self.store.report_runner(self.own_report()).await? {
+            self.admitted.store(false, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    pub(crate) fn is_admitted(&self) -> bool {
+        self.admitted.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn admit(&self) {
+        self.admitted.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether new work may be taken at all.
+    pub(crate) fn takes_work(&self) -> bool {
+        self.is_admitted() && !self.stop.is_requested()
     }
 
     /// Whether it can take work.
@@ -67,6 +91,17 @@ impl App {
                 detail,
             };
         }
+        match self.database_readiness().await {
+            Readiness::Ready if !self.is_admitted() => Readiness::NotReady {
+                part: "runner_id",
+                detail: "Another process may still bear this RUNNER_ID.".to_owned(),
+            },
+            readiness => readiness,
+        }
+    }
+
+    /// Whether the database is there, with the schema that this program knows.
+    pub(crate) async fn database_readiness(&self) -> Readiness {
         match tokio::time::timeout(PATIENCE, self.store.schema_status()).await {
             Ok(Ok(schema)) if schema.is_expected() => Readiness::Ready,
             Ok(Ok(schema)) => {
@@ -96,7 +131,7 @@ impl App {
             }
             tokio::select! {
                 () = self.stop.requested() => return,
-                () = tokio::time::sleep(Duration::from_secs(1)) => {}
+                () = tokio::time::sleep(LOOK_AGAIN) => {}
             }
         }
     }

@@ -84,7 +84,7 @@ impl Builder {
         };
         match runtime.block_on(serve(config, self.handlers)) {
             Ok(()) => Exit::Ok.into(),
-            Err(error @ StartError::JobTypes(_)) => {
+            Err(error @ (StartError::JobTypes(_) | StartError::NameTaken(_))) => {
                 let _ = cli::fail(self.program, &error);
                 Exit::WrongUsage.into()
             }

@@ -62,7 +62,7 @@ pub(crate) async fn dispatch(app: Arc<App>) {
 /// When the database does not answer.
 pub(crate) async fn tick(app: &Arc<App>) -> Result<usize, StoreError> {
     let _turn = app.claiming.lock().await;
-    if app.stop.is_requested() {
+    if !app.takes_work() {
         return Ok(0);
     }
     let slots = app.slots.take_all();
@@ -98,7 +98,7 @@ pub(crate) fn take(
     let of_task = Arc::clone(app);
     app.executions.spawn(async move {
         // Looked at here, where the drain waits for this task: after it nothing is claimed any more.
-        if of_task.stop.is_requested() {
+        if !of_task.takes_work() {
             return;
         }
         let claimed = match what {

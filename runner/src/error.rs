@@ -57,6 +57,8 @@ pub enum StartError {
     LeaseKeeper(io::Error),
     /// Signals cannot be listened for.
     Signals(io::Error),
+    /// Another process bears the name, which is given.
+    NameTaken(String),
     /// A part of the runner ended before its time; its name.
     PartEnded(&'static str),
 }
@@ -75,6 +77,10 @@ impl fmt::Display for StartError {
             Self::Serve(_) => f.write_str("cannot serve"),
             Self::LeaseKeeper(_) => f.write_str("cannot start the lease keeper"),
             Self::Signals(_) => f.write_str("cannot listen for signals"),
+            Self::NameTaken(id) => write!(
+                f,
+                "another process bears RUNNER_ID {id}: give each its own, or end the other first"
+            ),
             Self::PartEnded(part) => write!(f, "the {part} ended before its time"),
         }
     }
@@ -87,7 +93,7 @@ impl Error for StartError {
             Self::WorkDir(cause) | Self::LeaseKeeper(cause) | Self::Signals(cause) => Some(cause),
             Self::HttpClient(cause) => Some(cause),
             Self::Serve(cause) => Some(cause),
-            Self::JobTypes(_) | Self::PartEnded(_) => None,
+            Self::JobTypes(_) | Self::NameTaken(_) | Self::PartEnded(_) => None,
         }
     }
 }

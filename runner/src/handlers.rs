@@ -10,7 +10,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use jobs::Outcome;
+use jobs::{Backoff, OnLost, Outcome};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -42,6 +42,8 @@ pub struct Terms {
     pub(crate) max_attempts: u16,
     pub(crate) timeout: Option<Duration>,
     pub(crate) concurrency: Option<u16>,
+    pub(crate) on_lost: OnLost,
+    pub(crate) backoff: Backoff,
 }
 
 impl Default for Terms {
@@ -50,6 +52,8 @@ impl Default for Terms {
             max_attempts: 1,
             timeout: None,
             concurrency: None,
+            on_lost: OnLost::default(),
+            backoff: Backoff::default(),
         }
     }
 }
@@ -69,10 +73,24 @@ impl Terms {
         self
     }
 
-    /// At most so many run at once over the whole fleet.
+    /// At most so many run at once over the whole fleet; 1 to 1000.
     #[must_use]
     pub fn concurrency(mut self, jobs: u16) -> Self {
-        self.concurrency = Some(jobs.max(1));
+        self.concurrency = Some(jobs.clamp(1, 1000));
+        self
+    }
+
+    /// A job whose runner was lost waits for a person instead of being run again.
+    #[must_use]
+    pub fn hold_lost(mut self) -> Self {
+        self.on_lost = OnLost::Hold;
+        self
+    }
+
+    /// A retry waits from nothing up to `base`, doubled after each further attempt, up to `cap`.
+    #[must_use]
+    pub fn backoff(mut self, base: Duration, cap: Duration) -> Self {
+        self.backoff = Backoff { base, cap };
         self
     }
 }

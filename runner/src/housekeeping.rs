@@ -6,8 +6,10 @@ use std::time::Duration;
 use jobs::{StoreError, Swept};
 
 use crate::app::App;
+use crate::config::Limits;
+use crate::error::StartError;
 
-/// A runner that never looks by itself still tells that it lives.
+/// A runner that seldom or never looks by itself still tells that it lives.
 const REPORT_EVERY: Duration = Duration::from_secs(5);
 const SHORTEST: Duration = Duration::from_secs(1);
 /// A connection may die without a word.
@@ -16,8 +18,16 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// No claim is under way for longer: what was claimed before and is not known here, nobody runs.
 const SETTLED: Duration = Duration::from_secs(13);
 
+/// How often a runner tells that it lives: after three times as much without a word, its name is free.
+pub(crate) fn report_every(limits: &Limits) -> Duration {
+    REPORT_EVERY.min(limits.lease / 3).max(SHORTEST)
+}
+
 /// Keeps house until it is cut off, which is safe at any point.
-pub(crate) async fn keep_house(app: Arc<App>) {
+///
+/// # Errors
+/// [`StartError::NameTaken`] once another process bears the runner's name.
+pub(crate) async fn keep_house(app: Arc<App>) -> Result<(), StartError> {
     app.until_ready().await;
     let mut away = false;
     loop {
@@ -36,13 +46,12 @@ pub(crate) async fn keep_house(app: Arc<App>) {
                 away = true;
             }
         }
-        tokio::time::sleep(
-            app.limits
-                .poll_interval
-                .unwrap_or(REPORT_EVERY)
-                .max(SHORTEST),
-        )
-        .await;
+        if !app.is_admitted() {
+            return Err(StartError::NameTaken(app.identity.id.clone()));
+        }
+        let most = report_every(&app.limits);
+        let poll_interval = app.limits.poll_interval.unwrap_or(most);
+        tokio::time::sleep(poll_interval.clamp(SHORTEST, most)).await;
     }
 }
 

@@ -12,6 +12,7 @@ mod executions;
 mod executor;
 mod handlers;
 mod housekeeping;
+mod identity;
 mod interruption;
 mod lease_keeper;
 mod lines;

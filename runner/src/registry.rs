@@ -240,6 +240,8 @@ fn added(added: Added) -> Result<JobType, String> {
         max_attempts: i32::from(added.terms.max_attempts),
         timeout_seconds,
         concurrency: added.terms.concurrency.map(i32::from),
+        on_lost: added.terms.on_lost,
+        backoff: added.terms.backoff,
     };
     Ok(JobType {
         terms,

@@ -4,6 +4,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use jobs::{RunnerIdentity, Store, StoreOptions};
@@ -19,6 +20,7 @@ use crate::error::StartError;
 use crate::executions::Executions;
 use crate::handlers::Handlers;
 use crate::housekeeping::keep_house;
+use crate::identity::{self, NameLock};
 use crate::interruption::Interruption;
 use crate::lease_keeper::{LeaseKeeper, Leases};
 use crate::registry::Registry;
@@ -104,7 +106,7 @@ impl RunningRunner {
 /// Starts a runner in this process; it serves when this returns. The database may still be away.
 ///
 /// # Errors
-/// When its address, its folder or its job types cannot be used.
+/// When its address, its folder, its job types or its name cannot be used.
 pub async fn start(mut config: Config, handlers: Handlers) -> Result<RunningRunner, StartError> {
     service::install_crypto();
     let options = StoreOptions::new(
@@ -117,6 +119,8 @@ pub async fn start(mut config: Config, handlers: Handlers) -> Result<RunningRunn
     let prepared = tokio::task::spawn_blocking(move || WorkDir::prepare(&folders)).await;
     let prepared = prepared.unwrap_or_else(|error| Err(io::Error::other(error)));
     let work_dir = Arc::new(prepared.map_err(StartError::WorkDir)?);
+    let boot_id = service::ids::uuid_v7();
+    let name_lock = name_lock(&config, &work_dir, boot_id)?;
     let registry = Registry::new(&mut config, handlers, &store, &work_dir)?;
     let listener = Listener::bind(config.bind, config.tls.as_ref())
         .await
@@ -125,7 +129,7 @@ pub async fn start(mut config: Config, handlers: Handlers) -> Result<RunningRunn
     let app = Arc::new(App {
         identity: RunnerIdentity {
             id: config.runner_id.clone(),
-            boot_id: service::ids::uuid_v7(),
+            boot_id,
         },
         slots: Slots::new(config.limits.slots),
         limits: config.limits,
@@ -136,6 +140,7 @@ pub async fn start(mut config: Config, handlers: Handlers) -> Result<RunningRunn
         stop,
         claiming: Mutex::new(()),
         backlog: Backlog::default(),
+        admitted: AtomicBool::new(false),
     });
     let keeper = LeaseKeeper::start(Arc::clone(&app.leases), options, app.limits.lease)
         .map_err(StartError::LeaseKeeper)?;
@@ -147,9 +152,28 @@ pub async fn start(mut config: Config, handlers: Handlers) -> Result<RunningRunn
         stopper,
         life: JoinSet::new(),
     };
+    let dead = name_lock.as_ref().and_then(|lock| lock.dead);
+    identity::admit_at_once(&app, dead).await;
     let router = api::router(&app, config.tokens);
-    running.life.spawn(live(app, listener, router, keeper));
+    running
+        .life
+        .spawn(live(app, listener, router, keeper, name_lock));
     Ok(running)
+}
+
+/// A folder that was named is the same after a restart, so that a lock in it tells of the start before.
+fn name_lock(
+    config: &Config,
+    work_dir: &WorkDir,
+    boot_id: uuid::Uuid,
+) -> Result<Option<NameLock>, StartError> {
+    if config.folders.work.is_none() {
+        return Ok(None);
+    }
+    NameLock::take(work_dir.path(), &config.runner_id, boot_id)
+        .map_err(StartError::WorkDir)?
+        .map(Some)
+        .ok_or_else(|| StartError::NameTaken(config.runner_id.clone()))
 }
 
 fn announce(app: &App, listener: &Listener, work_dir: &WorkDir, warnings: &[String]) {
@@ -181,6 +205,7 @@ async fn live(
     listener: Listener,
     router: axum::Router,
     mut keeper: LeaseKeeper,
+    name_lock: Option<NameLock>,
 ) -> Result<(), StartError> {
     let _cut_off = CutOff(Arc::clone(&app));
     // The API answers to the end, so that a trigger hears of the drain and does not find a closed door.
@@ -192,22 +217,31 @@ async fn live(
     dispatching.spawn(dispatch(Arc::clone(&app)));
     let mut housekeeping = JoinSet::new();
     housekeeping.spawn(keep_house(Arc::clone(&app)));
+    let mut admitting = JoinSet::new();
+    let (of_task, dead) = (
+        Arc::clone(&app),
+        name_lock.as_ref().and_then(|lock| lock.dead),
+    );
+    admitting.spawn(async move { identity::admit(&of_task, dead).await });
     let broken = tokio::select! {
         biased;
         () = app.stop.requested() => None,
-        _ = serving.join_next() => Some("api"),
-        _ = dispatching.join_next() => Some("dispatcher"),
-        _ = housekeeping.join_next() => Some("housekeeping"),
-        () = keeper.ended() => Some("lease keeper"),
+        Some(Ok(Err(error))) = admitting.join_next() => Some(error),
+        _ = serving.join_next() => Some(StartError::PartEnded("api")),
+        _ = dispatching.join_next() => Some(StartError::PartEnded("dispatcher")),
+        ended = housekeeping.join_next() => Some(match ended {
+            Some(Ok(Err(error))) => error,
+            Some(Ok(Ok(())) | Err(_)) | None => StartError::PartEnded("housekeeping"),
+        }),
+        () = keeper.ended() => Some(StartError::PartEnded("lease keeper")),
     };
+    admitting.shutdown().await;
     // A part that hears of the stop first may end before this does.
     let broken = broken.filter(|_| !app.stop.is_requested());
-    if let Some(part) = broken {
-        tracing::error!(
-            event = "part_ended",
-            part,
-            "the runner hands its jobs back and ends"
-        );
+    if let Some(error) = &broken {
+        tracing::error!(event = "broken", %error, "the runner hands its jobs back and ends");
+        // It has not heard of the end, and would go on claiming.
+        dispatching.shutdown().await;
     }
     // A claim that is under way brings its jobs in before it is asked whether any are left.
     let _ = tokio::time::timeout(HANDING_BACK, dispatching.join_next()).await;
@@ -231,8 +265,11 @@ async fn live(
         tracing::warn!(event = "not_signed_off", "the database did not answer");
     }
     keeper.stop().await;
+    if let Some(lock) = name_lock {
+        lock.release();
+    }
     tracing::info!(event = "stopped", runner_id = app.identity.id);
-    broken.map_or(Ok(()), |part| Err(StartError::PartEnded(part)))
+    broken.map_or(Ok(()), Err)
 }
 
 /// Lets jobs finish for so long, hands the rest back, and gives up on what cannot be handed back.

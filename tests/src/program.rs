@@ -37,7 +37,7 @@ pub fn repository() -> PathBuf {
 
 /// Where cargo puts a program, beside the folder of the test that runs. Cargo builds it for the tests of its own
 /// package only, so that it may be missing or old here, and an old one would prove nothing.
-fn built(name: &str) -> PathBuf {
+pub(crate) fn built(name: &str) -> PathBuf {
     let test = std::env::current_exe().expect("this test's file");
     let folder = test
         .parent()

@@ -1,4 +1,4 @@
-//! One job that exists: itself, its events, its log, abort and retry.
+//! One job that exists: itself, its events, its log, abort, retry and resume.
 
 use std::sync::Arc;
 
@@ -41,14 +41,16 @@ pub(crate) struct Reason(Option<String>);
 
 impl Parse for Reason {
     fn parse(fields: &mut Fields<'_>) -> Option<Self> {
-        let reason = fields.optional("reason", |value| {
-            let reason = read::text(value)?;
-            let fits = reason.chars().count() <= LONGEST_REASON;
-            fits.then_some(reason)
-                .ok_or_else(|| format!("must have at most {LONGEST_REASON} characters"))
-        });
-        Some(Self(reason))
+        Some(Self(fields.optional("reason", reason)))
     }
+}
+
+/// A reason, in the caller's words.
+pub(super) fn reason(value: &serde_json::Value) -> Result<String, read::Fault> {
+    let reason = read::text(value)?;
+    let fits = reason.chars().count() <= LONGEST_REASON;
+    fits.then_some(reason)
+        .ok_or_else(|| format!("must have at most {LONGEST_REASON} characters"))
 }
 
 /// Read a job.
@@ -161,6 +163,32 @@ pub(crate) async fn retry(
     ask(app
         .store
         .retry(id, &caller.key_id.to_string(), reason.as_deref()))
+    .await?;
+    Ok((StatusCode::ACCEPTED, axum::Json(app.job(id).await?.into())))
+}
+
+/// Let a held job go on: its runner was lost, and its type leaves what then happens to a person.
+#[utoipa::path(
+    post,
+    path = "/jobs/{id}/resume",
+    tag = "jobs",
+    params(("id" = uuid::Uuid, Path, description = "The job")),
+    request_body = Option<ReasonView>,
+    responses(
+        (status = 202, description = "Queued again", body = JobView),
+        (status = 404, description = "No such job"),
+        (status = 409, description = "It is not held"),
+    ),
+)]
+pub(crate) async fn resume(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    JobId(id): JobId,
+    OptionalJson(Reason(reason)): OptionalJson<Reason>,
+) -> Result<(StatusCode, axum::Json<JobView>), Problem> {
+    ask(app
+        .store
+        .resume(id, &caller.key_id.to_string(), reason.as_deref()))
     .await?;
     Ok((StatusCode::ACCEPTED, axum::Json(app.job(id).await?.into())))
 }

@@ -144,7 +144,7 @@ async fn a_route_whose_gate_is_closed_cannot_be_told_from_an_unknown_path() {
     let served: Value =
         serde_json::from_str(&text(ask(&closed, "GET", "/api/ops/openapi.json", "k").await).await)
             .expect("JSON");
-    assert_eq!(served["paths"].as_object().expect("paths").len(), 6);
+    assert_eq!(served["paths"].as_object().expect("paths").len(), 7);
 }
 
 #[tokio::test]

@@ -149,7 +149,9 @@ async fn nudge(
     request_id: &str,
 ) -> Result<Response, Problem> {
     let runner = app.runner.as_ref().ok_or_else(no_such_job)?;
-    match runner.trigger(job.id, request_id).await {
+    let asked = runner.trigger(job.id, request_id).await;
+    app.note_trigger(job.id, &asked).await;
+    match asked {
         TriggerAnswer::Accepted => Ok(answer(app.job(job.id).await?, TriggerOutcome::Accepted)),
         TriggerAnswer::Busy => Ok(answer(app.job(job.id).await?, TriggerOutcome::Deferred)),
         TriggerAnswer::NotQueued => answer_by_status(app, job.id).await,

@@ -11,11 +11,21 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 pub(crate) use requests::{
-    BatchRequestView, JobRequestView, ReasonView, StatusView, TriggerRequestView,
+    BatchRequestView, JobRequestView, ReasonView, ReplayRequestView, StatusView, TriggerRequestView,
 };
 pub(crate) use service::{
-    LimitsView, MetaView, RunnerView, RunnersView, SettingView, SettingsView,
+    LimitsView, MetaView, RunnerView, RunnersView, SettingView, SettingsView, TickView,
 };
+
+/// What a replay did.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Replay)]
+pub(crate) struct ReplayView {
+    /// How many jobs the filter met when it began.
+    pub(crate) matched: i64,
+    /// How many are queued again.
+    pub(crate) retried: i64,
+}
 
 /// A job.
 #[derive(Debug, Serialize, ToSchema)]

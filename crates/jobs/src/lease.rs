@@ -7,6 +7,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::name::Name;
+use crate::retry::Backoff;
 
 /// Who claims: a runner, and which start of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,6 +33,7 @@ pub struct Lease {
     pub(crate) attempt: i32,
     pub(crate) runner_id: String,
     pub(crate) deadline: Instant,
+    pub(crate) backoff: Backoff,
 }
 
 impl Lease {
@@ -103,6 +105,26 @@ pub struct LeasedJob {
     pub started_at: OffsetDateTime,
 }
 
+/// What becomes of a job whose runner was lost in the middle of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnLost {
+    /// It is run again while attempts are left.
+    #[default]
+    Retry,
+    /// It waits for a person, who looks what it has done and resumes or aborts it.
+    Hold,
+}
+
+impl OnLost {
+    /// Its word, in SQL and in the settings.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Retry => "retry",
+            Self::Hold => "hold",
+        }
+    }
+}
+
 /// What a runner knows of a job type that it takes: what holds where the caller left it open.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TypeTerms {
@@ -114,6 +136,10 @@ pub struct TypeTerms {
     pub timeout_seconds: Option<i32>,
     /// At most so many at once over the whole fleet; `None`: no limit.
     pub concurrency: Option<i32>,
+    /// What becomes of its jobs when their runner is lost.
+    pub on_lost: OnLost,
+    /// How long its retries wait.
+    pub backoff: Backoff,
 }
 
 impl TypeTerms {
@@ -124,6 +150,8 @@ impl TypeTerms {
             max_attempts: 1,
             timeout_seconds: None,
             concurrency: None,
+            on_lost: OnLost::default(),
+            backoff: Backoff::default(),
         }
     }
 }

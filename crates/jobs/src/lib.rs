@@ -14,16 +14,17 @@ mod verify;
 
 pub use error::StoreError;
 pub use job::{Event, Job, NewJob};
-pub use lease::{Lease, LeaseKey, LeasedJob, RunnerIdentity, TypeTerms};
+pub use lease::{Lease, LeaseKey, LeasedJob, OnLost, RunnerIdentity, TypeTerms};
 pub use name::{Name, NotAName};
 pub use outcome::{LONGEST_ERROR, Outcome};
-pub use retry::{LONGEST_BACKOFF, backoff_ceiling};
+pub use retry::Backoff;
 pub use state::{Status, UnknownStatus};
 pub use storable::{storable_json, storable_text};
 pub use store::{
-    AbortAnswer, ClaimRequest, Finished, JobFilter, LogChunk, Migration, Page, ProgressKind, ROLES,
-    Rollup, Runner, RunnerReport, SchemaStatus, Store, StoreOptions, Submitted, Swept,
-    UNUSABLE_ADDRESS, Unfinished, Verified, expected_version, is_usable_address, schema_fingerprint,
+    AbortAnswer, Admission, ClaimRequest, Finished, JobFilter, LogChunk, Matched, Migration, Page,
+    ProgressKind, ROLES, RetryFilter, Rollup, Runner, RunnerReport, SchemaStatus, Store,
+    StoreOptions, Submitted, Swept, UNUSABLE_ADDRESS, Unfinished, Verified, expected_version,
+    is_usable_address, schema_fingerprint,
 };
 pub use trigger::{Trigger, TriggerAccepted};
 pub use verify::{Finding, Fold, Standing};

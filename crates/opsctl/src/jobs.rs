@@ -1,5 +1,6 @@
 //! `opsctl jobs`: records, shows and steers jobs over HTTP, as any other caller does. Never touches the database.
 
+mod retry;
 mod show;
 mod submit;
 mod wait;
@@ -15,6 +16,7 @@ use crate::exit::Exit;
 use crate::screen::{Output, Screen};
 use crate::settings::Settings;
 
+pub(crate) use retry::Retry;
 pub(crate) use show::{cell, rows};
 pub(crate) use submit::Submit;
 pub(crate) use wait::{has_ended, status};
@@ -51,8 +53,10 @@ pub(crate) enum Command {
         #[arg(long)]
         reason: Option<String>,
     },
-    /// Queue a failed or aborted job again
-    Retry {
+    /// Queue a failed or aborted job again, or all that a filter matches
+    Retry(Retry),
+    /// Let a job go on that is held because its runner was lost
+    Resume {
         /// The job
         id: Uuid,
         /// Why, for its events
@@ -147,8 +151,9 @@ pub(crate) async fn run(
         Command::Abort { id, reason } => {
             show::job(&steer(&control_plane, id, "abort", reason).await?, screen);
         }
-        Command::Retry { id, reason } => {
-            show::job(&steer(&control_plane, id, "retry", reason).await?, screen);
+        Command::Retry(retry) => retry::run(retry, &control_plane, screen).await?,
+        Command::Resume { id, reason } => {
+            show::job(&steer(&control_plane, id, "resume", reason).await?, screen);
         }
     }
     Ok(Exit::Ok)

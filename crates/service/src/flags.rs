@@ -97,6 +97,13 @@ const fn declare() -> [Setting; REGISTRY.len()] {
     settings
 }
 
+/// The job types that a flag gates.
+const BUILT_IN: [&str; 3] = [
+    "metrics_refresh",
+    "nearsight_collect_refresh",
+    "captorator_compose",
+];
+
 impl Flag {
     /// Every flag, in the order of the documentation.
     pub fn all() -> impl Iterator<Item = Self> {
@@ -164,6 +171,14 @@ impl Flags {
         self.0[flag as usize]
     }
 
+    /// The built-in job types whose flag is off.
+    pub fn closed_job_types(self) -> Vec<&'static str> {
+        BUILT_IN
+            .into_iter()
+            .filter(|name| !self.allow_job_type(name))
+            .collect()
+    }
+
     /// Whether a job type may be used: types without a flag always may.
     pub fn allow_job_type(self, job_type: &str) -> bool {
         Flag::of_job_type(job_type).is_none_or(|flag| self.is_on(flag))
@@ -212,6 +227,8 @@ mod tests {
         assert!(!off.allow_job_type("captorator_compose"));
         assert!(off.allow_job_type("rebuild_search_index"));
         assert!(off.with(Flag::Metrics).allow_job_type("metrics_refresh"));
+        assert_eq!(off.closed_job_types(), BUILT_IN);
+        assert_eq!(Flags::all_on().closed_job_types(), [""; 0]);
     }
 
     #[test]

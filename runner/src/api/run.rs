@@ -64,7 +64,7 @@ pub(crate) async fn run(
     headers: HeaderMap,
     service::Json(request): service::Json<RunRequest>,
 ) -> Result<Response, Problem> {
-    refuse_while_draining(&app)?;
+    refuse_unless_taking(&app)?;
     let what = match request {
         RunRequest::Queued(id) => queued(&app, id).await?,
         RunRequest::New(name, payload) => new(&app, &headers, name, payload)?,
@@ -184,9 +184,15 @@ pub(crate) async fn claim_due(app: &Arc<App>) -> Result<usize, Problem> {
     told.await.map_err(|_| no_answer())?.map_err(problem)
 }
 
-pub(crate) fn refuse_while_draining(app: &App) -> Result<(), Problem> {
+pub(crate) fn refuse_unless_taking(app: &App) -> Result<(), Problem> {
     if app.stop.is_requested() {
         Err(draining())
+    } else if !app.is_admitted() {
+        Err(Problem::unavailable(
+            "The runner has just started: another process may still bear its RUNNER_ID.",
+            Duration::from_secs(1),
+        )
+        .with_code("not-admitted", "Not admitted"))
     } else {
         Ok(())
     }

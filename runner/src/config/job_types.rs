@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use jobs::{Name, TypeTerms};
+use jobs::{Backoff, Name, OnLost, TypeTerms};
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Method, StatusCode, Url};
 use serde::Deserialize;
@@ -12,6 +13,11 @@ use service::settings::Values;
 
 use crate::payload_schema::PayloadSchema;
 use crate::process::Limits;
+
+/// The highest limit of a type: each place is a row.
+const MOST_AT_ONCE: i32 = 1000;
+/// The longest wait before a retry, in seconds: a day.
+const LONGEST_WAIT: u64 = 86_400;
 
 /// A job type that the settings file declares.
 #[derive(Debug)]
@@ -64,11 +70,20 @@ struct TypeTable {
     timeout_seconds: Option<i32>,
     max_attempts: Option<i32>,
     concurrency: Option<i32>,
+    on_lost: Option<String>,
+    backoff: Option<BackoffTable>,
     payload_schema: Option<PathBuf>,
     #[serde(default)]
     env: BTreeMap<String, String>,
     #[serde(default)]
     limits: Limits,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct BackoffTable {
+    base_seconds: Option<u64>,
+    cap_seconds: Option<u64>,
 }
 
 #[derive(Deserialize)]
@@ -134,7 +149,9 @@ fn parse(name: &str, table: TypeTable, folder: &Path, faults: &mut Faults) -> Op
         .within("max_attempts", table.max_attempts, 1000)
         .unwrap_or(1);
     let timeout_seconds = faults.within("timeout_seconds", table.timeout_seconds, 2_592_000);
-    let concurrency = faults.within("concurrency", table.concurrency, i32::MAX);
+    let concurrency = faults.within("concurrency", table.concurrency, MOST_AT_ONCE);
+    let on_lost = on_lost(table.on_lost.as_deref(), faults);
+    let backoff = backoff(table.backoff, faults);
     let schema = table
         .payload_schema
         .and_then(|path| schema(&folder.join(path), faults));
@@ -165,12 +182,46 @@ fn parse(name: &str, table: TypeTable, folder: &Path, faults: &mut Faults) -> Op
         max_attempts,
         timeout_seconds,
         concurrency,
+        on_lost,
+        backoff,
     };
     Some(DeclaredType {
         terms,
         schema,
         work: work?,
     })
+}
+
+fn on_lost(word: Option<&str>, faults: &mut Faults) -> OnLost {
+    match word {
+        None | Some("retry") => OnLost::Retry,
+        Some("hold") => OnLost::Hold,
+        Some(_) => {
+            faults.refuse("on_lost", "is unknown: set it to retry or hold");
+            OnLost::default()
+        }
+    }
+}
+
+fn backoff(table: Option<BackoffTable>, faults: &mut Faults) -> Backoff {
+    let usual = Backoff::default();
+    let Some(table) = table else {
+        return usual;
+    };
+    let base = table.base_seconds.unwrap_or(usual.base.as_secs());
+    let cap = table.cap_seconds.unwrap_or(usual.cap.as_secs().max(base));
+    if cap > LONGEST_WAIT || base > cap {
+        faults.refuse(
+            "backoff",
+            format!(
+                "is out of range: set base_seconds up to cap_seconds, and that up to {LONGEST_WAIT}"
+            ),
+        );
+    }
+    Backoff {
+        base: Duration::from_secs(base),
+        cap: Duration::from_secs(cap),
+    }
 }
 
 fn schema(path: &Path, faults: &mut Faults) -> Option<PayloadSchema> {

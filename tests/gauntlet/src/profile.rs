@@ -16,10 +16,7 @@ pub const CONTROL_PLANES: usize = 2;
 pub const SLOTS: usize = 6;
 
 /// Faults that the schedule leaves out until the product can take them, each with the reason. The checks stand already.
-pub const NOT_YET: &[(Kind, &str)] = &[(
-    Kind::RunnerAlone,
-    "what a runner started outlives its kill -9 until it has a shim; Kind::Runner takes the whole host down instead",
-)];
+pub const NOT_YET: &[(Kind, &str)] = &[];
 
 /// The size of a run.
 #[derive(Clone, Debug)]

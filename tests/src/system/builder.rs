@@ -182,7 +182,10 @@ async fn start_runner(
         config: Some(folder.join("runner.toml")),
         environment: Environment::from_pairs(environment),
     };
-    let config = runner::Config::load(sources).unwrap_or_else(|error| panic!("runner: {error}"));
+    let mut config =
+        runner::Config::load(sources).unwrap_or_else(|error| panic!("runner: {error}"));
+    // A test program cannot serve as the shim of its commands; the runner's own can.
+    config.set_shim_program(crate::program::built("runner"));
     runner::start(config, handlers).await.expect("a runner")
 }
 

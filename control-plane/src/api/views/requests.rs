@@ -57,6 +57,46 @@ pub(crate) struct ReasonView {
     reason: Option<String>,
 }
 
+/// Which ended jobs are to be queued again.
+#[derive(ToSchema)]
+#[schema(as = NewReplay)]
+#[expect(dead_code, reason = "describes a request, which ReplayRequest parses")]
+pub(crate) struct ReplayRequestView {
+    /// Which jobs.
+    filter: ReplayFilterView,
+    /// Only count them.
+    dry_run: Option<bool>,
+    /// At most so many, the oldest first; 10000 unless asked otherwise.
+    #[schema(minimum = 1, maximum = 10_000)]
+    limit: Option<i64>,
+    /// Why, for the jobs' events.
+    #[schema(max_length = 1000)]
+    reason: Option<String>,
+}
+
+/// Every condition holds.
+#[derive(ToSchema)]
+#[schema(as = ReplayFilter)]
+#[expect(dead_code, reason = "describes a request, which ReplayRequest parses")]
+pub(crate) struct ReplayFilterView {
+    /// `failed` or `aborted`.
+    #[schema(pattern = "^(failed|aborted)$")]
+    status: String,
+    /// Only of this type.
+    #[schema(pattern = "^[a-z][a-z0-9_]{0,63}$")]
+    job_type: Option<String>,
+    /// Only of this queue.
+    #[schema(pattern = "^[a-z][a-z0-9_]{0,63}$")]
+    queue: Option<String>,
+    /// Only those whose error has this text in it.
+    #[schema(min_length = 1, max_length = 1000)]
+    error_contains: Option<String>,
+    /// Recorded at this instant or later.
+    created_after: Option<OffsetDateTime>,
+    /// Recorded before this instant.
+    created_before: Option<OffsetDateTime>,
+}
+
 /// What is to be triggered: a new job, or a queued one.
 #[derive(ToSchema)]
 #[schema(as = NewTrigger)]

@@ -54,6 +54,20 @@ pub(crate) struct RunnersView {
     pub(crate) runners: Vec<RunnerView>,
 }
 
+/// What a tick did.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Tick)]
+pub(crate) struct TickView {
+    /// Jobs taken back from lost runners.
+    pub(crate) recovered: u64,
+    /// Queued jobs whose time to live ran out.
+    pub(crate) expired: u64,
+    /// Jobs that a runner took because of it.
+    pub(crate) triggered: u64,
+    /// Schedules fired; none in this version.
+    pub(crate) fired: u64,
+}
+
 /// What this service is.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Meta)]

@@ -10,7 +10,11 @@ use uuid::Uuid;
 use super::{Store, seconds};
 use crate::error::StoreError;
 use crate::lease::{Lease, LeaseKey, LeasedJob, RunnerIdentity, TypeTerms};
+use crate::name::Name;
 use crate::state::Status;
+
+/// A claim by id is tried so often while other claims are at its slot.
+const RIVALS: usize = 4;
 
 /// What a runner is ready to take.
 #[derive(Clone, Copy, Debug)]
@@ -23,15 +27,15 @@ pub struct ClaimRequest<'a> {
     pub lease: Duration,
 }
 
-struct ClaimedRow {
-    id: Uuid,
-    job_type: String,
-    payload: Value,
-    attempt: i32,
-    max_attempts: i32,
-    timeout_seconds: Option<i32>,
-    fence: i64,
-    started_at: Option<OffsetDateTime>,
+pub(super) struct ClaimedRow {
+    pub(super) id: Uuid,
+    pub(super) job_type: String,
+    pub(super) payload: Value,
+    pub(super) attempt: i32,
+    pub(super) max_attempts: i32,
+    pub(super) timeout_seconds: Option<i32>,
+    pub(super) fence: i64,
+    pub(super) started_at: Option<OffsetDateTime>,
 }
 
 impl Store {
@@ -61,7 +65,7 @@ impl Store {
                 continue;
             };
             match self
-                .claim_limited(request, terms, concurrency, None, free)
+                .claim_with_slots(request, terms, concurrency, None, free)
                 .await
             {
                 Ok(more) => taken.extend(more),
@@ -94,58 +98,36 @@ impl Store {
         else {
             return Err(StoreError::WrongType(id));
         };
+        for _ in 1..RIVALS {
+            match self.claim_once(request, terms, id).await {
+                // Another claim may have held the free slot only to find that it has no use for it.
+                Err(StoreError::Contended(_)) if terms.concurrency.is_some() => {}
+                settled => return settled,
+            }
+        }
+        self.claim_once(request, terms, id).await
+    }
+
+    async fn claim_once(
+        &self,
+        request: ClaimRequest<'_>,
+        terms: &TypeTerms,
+        id: Uuid,
+    ) -> Result<LeasedJob, StoreError> {
         let taken = match terms.concurrency {
             Some(concurrency) => {
-                self.claim_limited(request, terms, concurrency, Some(id), 1)
+                self.claim_with_slots(request, terms, concurrency, Some(id), 1)
                     .await?
             }
             None => {
-                claim(
-                    &mut *self.pool.acquire().await?,
-                    request,
-                    &[terms],
-                    Some(id),
-                    1,
-                )
-                .await?
+                let mut connection = self.pool.acquire().await?;
+                claim(&mut connection, request, &[terms], Some(id), 1).await?
             }
         };
         match taken.into_iter().next() {
             Some(leased) => Ok(leased),
             None => Err(self.why_not_claimed(id, terms).await?),
         }
-    }
-
-    /// Claims of a type with a limit over the fleet take turns under an advisory lock, so that what is counted stays true.
-    async fn claim_limited(
-        &self,
-        request: ClaimRequest<'_>,
-        terms: &TypeTerms,
-        concurrency: i32,
-        id: Option<Uuid>,
-        limit: i64,
-    ) -> Result<Vec<LeasedJob>, StoreError> {
-        let mut transaction = self.pool.begin().await?;
-        sqlx::query!(
-            "select pg_advisory_xact_lock(hashtextextended('ops_concurrency:' || $1, 0))",
-            terms.job_type.as_str(),
-        )
-        .fetch_one(&mut *transaction)
-        .await?;
-        let running = sqlx::query_scalar!(
-            r#"select count(*) as "count!" from ops_jobs where status = 'running' and job_type = $1"#,
-            terms.job_type.as_str(),
-        )
-        .fetch_one(&mut *transaction)
-        .await?;
-        let free = limit.min(i64::from(concurrency) - running);
-        let taken = if free > 0 {
-            claim(&mut transaction, request, &[terms], id, free).await?
-        } else {
-            Vec::new()
-        };
-        transaction.commit().await?;
-        Ok(taken)
     }
 
     /// After a claim that took nothing: reads again and names the reason.
@@ -155,11 +137,15 @@ impl Store {
             select
               status,
               run_at > clock_timestamp() as "not_due!",
-              coalesce(expires_at <= clock_timestamp(), false) as "outlived!"
-            from ops_jobs
+              coalesce(expires_at <= clock_timestamp(), false) as "outlived!",
+              $2::int is not null and not exists (
+                select from ops_slots s where s.job_type = j.job_type and s.slot_no <= $2 and s.job_id is null
+              ) as "full!"
+            from ops_jobs j
             where id = $1
             "#,
             id,
+            terms.concurrency,
         )
         .fetch_optional(&self.pool)
         .await?;
@@ -169,7 +155,7 @@ impl Store {
         Ok(match super::row::parsed(&row.status, "status", id)? {
             Status::Queued if row.not_due => StoreError::NotDue(id),
             Status::Queued if row.outlived => StoreError::Outlived(id),
-            Status::Queued if terms.concurrency.is_some() => StoreError::ConcurrencyReached(id),
+            Status::Queued if row.full => StoreError::ConcurrencyReached(id),
             Status::Queued => StoreError::Contended(id),
             status => StoreError::WrongStatus { job_id: id, status },
         })
@@ -230,6 +216,10 @@ async fn claim(
         .collect();
     let attempts: Vec<i32> = types.iter().map(|terms| terms.max_attempts).collect();
     let timeouts: Vec<Option<i32>> = types.iter().map(|terms| terms.timeout_seconds).collect();
+    let on_lost: Vec<String> = types
+        .iter()
+        .map(|terms| terms.on_lost.as_str().to_owned())
+        .collect();
     let sent = Instant::now();
     // The choice is materialized: under a nested loop a plain sub-select with LIMIT is run again for each row,
     // skips the rows just taken, and takes the whole queue.
@@ -240,7 +230,8 @@ async fn claim(
           select set_config('ops.actor', 'runner:' || $1, true) as actor
         ),
         terms as materialized (
-          select t.* from unnest($3::text[], $4::int[], $5::int[]) as t (job_type, max_attempts, timeout_seconds)
+          select t.*
+          from unnest($3::text[], $4::int[], $5::int[], $9::text[]) as t (job_type, max_attempts, timeout_seconds, on_lost)
         ),
         due as materialized (
           select j.id
@@ -261,7 +252,8 @@ async fn claim(
           lease_expires_at = clock_timestamp() + make_interval(secs => $8),
           max_attempts = case when j.max_attempts_by_type then t.max_attempts else j.max_attempts end,
           max_attempts_by_type = false,
-          timeout_seconds = coalesce(j.timeout_seconds, t.timeout_seconds)
+          timeout_seconds = coalesce(j.timeout_seconds, t.timeout_seconds),
+          on_lost = t.on_lost
         from due, terms t, acting a
         where j.id = due.id and t.job_type = j.job_type and a.actor is not null
         returning
@@ -275,21 +267,29 @@ async fn claim(
         id,
         limit,
         seconds(request.lease),
+        &on_lost,
     )
     .fetch_all(connection)
     .await?;
     rows.into_iter()
-        .map(|row| leased(row, request, sent))
+        .map(|row| leased(row, request, types, sent))
         .collect()
 }
 
-fn leased(
+pub(super) fn leased(
     row: ClaimedRow,
     request: ClaimRequest<'_>,
+    terms: &[&TypeTerms],
     sent: Instant,
 ) -> Result<LeasedJob, StoreError> {
+    let job_type: Name = super::row::parsed(&row.job_type, "job_type", row.id)?;
+    let backoff = terms
+        .iter()
+        .find(|terms| terms.job_type == job_type)
+        .map(|terms| terms.backoff)
+        .unwrap_or_default();
     Ok(LeasedJob {
-        job_type: super::row::parsed(&row.job_type, "job_type", row.id)?,
+        job_type,
         payload: row.payload,
         max_attempts: row.max_attempts,
         timeout: row
@@ -305,6 +305,7 @@ fn leased(
             attempt: row.attempt,
             runner_id: request.runner.id.clone(),
             deadline: sent + request.lease,
+            backoff,
         },
     })
 }

@@ -7,7 +7,7 @@ use super::{Store, seconds};
 use crate::error::StoreError;
 use crate::lease::{Lease, LeaseKey};
 use crate::outcome::Outcome;
-use crate::retry::backoff_ceiling;
+use crate::retry::Backoff;
 use crate::state::Status;
 
 /// What became of the job.
@@ -58,7 +58,10 @@ impl Store {
     pub async fn finish(&self, lease: Lease, outcome: Outcome) -> Result<Finished, Unfinished> {
         let ending = Ending::of(outcome);
         let recorded = async {
-            match self.end(lease.key(), &lease.runner_id, &ending).await? {
+            match self
+                .end(lease.key(), &lease.runner_id, lease.backoff, &ending)
+                .await?
+            {
                 Some(status) => Ok(status),
                 None => self.after_no_row(&lease, &ending).await,
             }
@@ -77,6 +80,7 @@ impl Store {
         &self,
         key: LeaseKey,
         runner_id: &str,
+        backoff: Backoff,
         ending: &Ending,
     ) -> Result<Option<Status>, StoreError> {
         // What was asked for and what becomes of it differ only for a retry: with an abort asked for it is aborted,
@@ -124,7 +128,7 @@ impl Store {
             ending.to,
             ending.result,
             ending.error,
-            seconds(backoff_ceiling(key.attempt)),
+            seconds(backoff.ceiling(key.attempt)),
         )
         .fetch_optional(&self.pool)
         .await?;

@@ -1,4 +1,4 @@
-//! What people and callers ask of a job that exists: abort, retry; and the control plane's refusal on a runner's word.
+//! What people and callers ask of a job that exists: abort, retry, resume; and the control plane's refusal on a runner's word.
 
 use sqlx::postgres::PgDatabaseError;
 use uuid::Uuid;
@@ -72,6 +72,33 @@ impl Store {
         }
     }
 
+    /// Lets a held job go on: queued again, with one more attempt if none was left.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`]; [`StoreError::WrongStatus`] when it is not held.
+    pub async fn resume(
+        &self,
+        id: Uuid,
+        actor: &str,
+        reason: Option<&str>,
+    ) -> Result<(), StoreError> {
+        let answer = sqlx::query_scalar!(
+            r#"
+            with acting as materialized (select set_config('ops.actor', $1, true) as actor)
+            select ops_resume($2, $3) as "answer!" from acting where actor is not null
+            "#,
+            actor,
+            id,
+            reason,
+        )
+        .fetch_one(&self.pool)
+        .await;
+        match answer {
+            Ok(_) => Ok(()),
+            Err(error) => Err(self.explain(id, error).await),
+        }
+    }
+
     /// Fails a queued job because the runner refused it; `false` when it is not queued any more (somebody took it meanwhile).
     ///
     /// # Errors
@@ -121,7 +148,7 @@ impl Store {
         }
     }
 
-    /// Names the reason for which ops_abort or ops_retry said no.
+    /// Names the reason for which ops_abort, ops_retry or ops_resume said no.
     async fn explain(&self, id: Uuid, error: sqlx::Error) -> StoreError {
         match code_of(&error) {
             Some("P0002") => StoreError::NotFound(id),

@@ -1,9 +1,12 @@
-//! The runners' own account of themselves.
+//! The runners' own account of themselves, and the guard that lets one process at a time bear a RUNNER_ID.
+
+use std::time::Duration;
 
 use serde::Serialize;
 use time::OffsetDateTime;
+use uuid::Uuid;
 
-use super::Store;
+use super::{Store, seconds};
 use crate::error::StoreError;
 use crate::lease::RunnerIdentity;
 
@@ -49,13 +52,66 @@ pub struct Runner {
     pub silent_seconds: f64,
 }
 
+/// Whether a name is this runner's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Admission {
+    /// It is.
+    Admitted,
+    /// Another process bore it when it was last heard of.
+    Taken {
+        /// Which start of the runner that was.
+        boot_id: Uuid,
+        /// When it last wrote its row.
+        last_seen_at: OffsetDateTime,
+    },
+}
+
 impl Store {
-    /// Writes the runner's row.
+    /// Takes the name of a runner for this start of it, unless another start may be alive: one that wrote its row within
+    /// `silence` and is not `dead`, the one that is known to have ended. What the earlier starts ran is taken back then.
+    ///
+    /// # Errors
+    /// When the database does not answer; then it is not admitted.
+    pub async fn admit_runner(
+        &self,
+        report: RunnerReport<'_>,
+        dead: Option<Uuid>,
+        silence: Duration,
+    ) -> Result<Admission, StoreError> {
+        if self.write_row(report, dead, Some(silence)).await? {
+            return Ok(Admission::Admitted);
+        }
+        let other = sqlx::query!(
+            "select boot_id, last_seen_at from ops_runners where id = $1",
+            report.runner.id
+        )
+        .fetch_optional(&self.pool)
+        .await?;
+        match other {
+            Some(other) => Ok(Admission::Taken {
+                boot_id: other.boot_id,
+                last_seen_at: other.last_seen_at,
+            }),
+            // It has signed off between the two statements.
+            None => Box::pin(self.admit_runner(report, dead, silence)).await,
+        }
+    }
+
+    /// Writes the runner's row; `false` when another process has taken its name.
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn report_runner(&self, report: RunnerReport<'_>) -> Result<(), StoreError> {
-        sqlx::query!(
+    pub async fn report_runner(&self, report: RunnerReport<'_>) -> Result<bool, StoreError> {
+        self.write_row(report, None, None).await
+    }
+
+    async fn write_row(
+        &self,
+        report: RunnerReport<'_>,
+        dead: Option<Uuid>,
+        silence: Option<Duration>,
+    ) -> Result<bool, StoreError> {
+        let written = sqlx::query!(
             r#"
             insert into ops_runners as r (id, boot_id, version, job_types, slots_total, slots_used, draining)
             values ($1, $2, $3, $4, $5, $6, $7)
@@ -68,6 +124,9 @@ impl Store {
               draining = excluded.draining,
               started_at = case when r.boot_id = excluded.boot_id then r.started_at else clock_timestamp() end,
               last_seen_at = clock_timestamp()
+            where r.boot_id = excluded.boot_id
+              or r.boot_id = $8
+              or r.last_seen_at < clock_timestamp() - make_interval(secs => $9)
             "#,
             report.runner.id,
             report.runner.boot_id,
@@ -76,10 +135,12 @@ impl Store {
             report.slots_total,
             report.slots_used,
             report.draining,
+            dead,
+            silence.map(seconds),
         )
         .execute(&self.pool)
         .await?;
-        Ok(())
+        Ok(written.rows_affected() == 1)
     }
 
     /// Takes the runner's row away, as its last act.

@@ -66,21 +66,7 @@ impl Store {
     /// # Errors
     /// When the database does not answer; the rest is left to the next sweep.
     pub async fn sweep(&self, actor: &str) -> Result<Swept, StoreError> {
-        let mut swept = Swept::default();
-        loop {
-            let page = take_back(&self.pool, actor).await?;
-            swept.recovered += page;
-            if page < PAGE.unsigned_abs() {
-                break;
-            }
-        }
-        loop {
-            let page = expire(&self.pool, actor).await?;
-            swept.expired += page;
-            if page < PAGE.unsigned_abs() {
-                break;
-            }
-        }
+        let mut swept = self.recover(actor).await?;
         swept.forgotten = sqlx::query!(
             "delete from ops_runners where last_seen_at < clock_timestamp() - interval '1 day'"
         )
@@ -89,9 +75,57 @@ impl Store {
         .rows_affected();
         Ok(swept)
     }
+
+    /// As [`Store::sweep`], but forgets no runner: what needs no right but to move jobs.
+    ///
+    /// # Errors
+    /// When the database does not answer; the rest is left to the next sweep.
+    pub async fn recover(&self, actor: &str) -> Result<Swept, StoreError> {
+        let mut swept = Swept {
+            recovered: take_all_back(&self.pool, actor, None).await?,
+            ..Swept::default()
+        };
+        loop {
+            let page = expire(&self.pool, actor).await?;
+            swept.expired += page;
+            if page < PAGE.unsigned_abs() {
+                break;
+            }
+        }
+        Ok(swept)
+    }
+
+    /// Takes back at once what earlier starts of this runner were running, without waiting for their leases to end.
+    /// For an admitted runner only: nobody else knows that they are over.
+    ///
+    /// # Errors
+    /// When the database does not answer; the rest comes back by its leases.
+    pub async fn take_over(&self, runner: &RunnerIdentity) -> Result<u64, StoreError> {
+        take_all_back(&self.pool, &format!("sweep:{}", runner.id), Some(runner)).await
+    }
 }
 
-async fn take_back(pool: &PgPool, actor: &str) -> Result<u64, StoreError> {
+async fn take_all_back(
+    pool: &PgPool,
+    actor: &str,
+    successor: Option<&RunnerIdentity>,
+) -> Result<u64, StoreError> {
+    let mut taken = 0;
+    loop {
+        let page = take_back(pool, actor, successor).await?;
+        taken += page;
+        if page < PAGE.unsigned_abs() {
+            return Ok(taken);
+        }
+    }
+}
+
+/// A page of the jobs whose lease has run out, and of those of a runner's earlier starts where its successor is named.
+async fn take_back(
+    pool: &PgPool,
+    actor: &str,
+    successor: Option<&RunnerIdentity>,
+) -> Result<u64, StoreError> {
     // The condition stands in the locking select, so that a job that was finished or renewed meanwhile is left alone.
     let taken = sqlx::query!(
         r#"
@@ -103,11 +137,18 @@ async fn take_back(pool: &PgPool, actor: &str) -> Result<u64, StoreError> {
             j.id,
             case
               when j.abort_requested_at is not null then 'aborted'
-              when j.attempt < j.max_attempts and j.lost_count < 2 then 'queued'
+              when j.lost_count >= 2 then 'failed'
+              when j.on_lost = 'hold' then 'waiting'
+              when j.attempt < j.max_attempts then 'queued'
               else 'failed'
-            end as next
+            end as next,
+            case
+              when j.lease_expires_at < clock_timestamp() then 'its lease ran out'
+              else 'it was started anew'
+            end as how
           from ops_jobs j
-          where j.status = 'running' and j.lease_expires_at < clock_timestamp()
+          where j.status = 'running'
+            and (j.lease_expires_at < clock_timestamp() or (j.runner_id = $3 and j.boot_id <> $4))
           order by j.id
           limit $2
           for update of j skip locked
@@ -115,7 +156,7 @@ async fn take_back(pool: &PgPool, actor: &str) -> Result<u64, StoreError> {
         update ops_jobs j
         set status = l.next,
           lost_count = j.lost_count + 1,
-          error = format('runner %s was lost: its lease ran out in attempt %s of %s', j.runner_id, j.attempt, j.max_attempts),
+          error = format('runner %s was lost: %s in attempt %s of %s', j.runner_id, l.how, j.attempt, j.max_attempts),
           run_at = case when l.next = 'queued' then clock_timestamp() else j.run_at end,
           dead_lettered_at = case when l.next = 'failed' then clock_timestamp() end
         from lost l, acting a
@@ -123,6 +164,8 @@ async fn take_back(pool: &PgPool, actor: &str) -> Result<u64, StoreError> {
         "#,
         actor,
         PAGE,
+        successor.map(|runner| runner.id.as_str()),
+        successor.map(|runner| runner.boot_id),
     )
     .execute(pool)
     .await?;

@@ -505,11 +505,11 @@ async fn an_error_in_the_middle_of_a_claim_loses_nothing_that_was_taken() {
     database.record("b").await;
     let mut runner = TestRunner::new("r1", &["a", "b"]);
     runner.types[1].concurrency = Some(1);
-    let mut other = database.psql.acquire().await.expect("a connection");
-    sqlx::query("select pg_advisory_lock(hashtextextended('ops_concurrency:b', 0))")
+    let mut other = database.psql.begin().await.expect("a transaction");
+    sqlx::query("lock table ops_slots in access exclusive mode")
         .execute(&mut *other)
         .await
-        .expect("the lock of the limited type");
+        .expect("the places of limited types, locked");
     let leased = database
         .store
         .claim_due(runner.request(), 2)

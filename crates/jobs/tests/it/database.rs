@@ -15,6 +15,7 @@ use uuid::Uuid;
 pub(crate) struct Database {
     pub(crate) store: Store,
     pub(crate) psql: PgPool,
+    pub(crate) url: String,
     _database: TestDatabase,
 }
 
@@ -44,6 +45,7 @@ impl Database {
         Self {
             store: store_on(&database.url, 16),
             psql,
+            url: database.url.clone(),
             _database: database,
         }
     }

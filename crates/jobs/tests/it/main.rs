@@ -3,7 +3,10 @@
 
 mod claims;
 mod database;
+mod lost;
 mod operations;
+mod replay;
 mod schema;
+mod slots;
 mod sweeps;
 mod verify;

@@ -93,6 +93,21 @@ impl<'object> Fields<'object> {
         }
     }
 
+    /// A required object, parsed by its own fields.
+    pub fn object<T: Parse>(&mut self, name: &'static str) -> Option<T> {
+        let object = self.required(name, |value| match value {
+            Value::Object(object) => Ok(object.clone()),
+            _ => Err("must be an object".to_owned()),
+        })?;
+        match Fields::parse_all(&object, self.naming, self.place(name)) {
+            Ok(parsed) => Some(parsed),
+            Err(errors) => {
+                self.errors.extend(errors);
+                None
+            }
+        }
+    }
+
     /// A required list of objects, each parsed by its own fields; at most `limit` of them.
     pub fn objects<T: Parse>(&mut self, name: &'static str, limit: usize) -> Option<Vec<T>> {
         let items = self.required(name, |value| match value {

@@ -1,0 +1,54 @@
+//! `POST /tick`: cron's call. Does what is due once, whoever else does it too; every part of it may be repeated at any time.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::{Extension, Json};
+use service::edge::RequestId;
+use service::{Caller, Flag, OptionalJson, Problem};
+
+use super::views::TickView;
+use crate::app::{App, ask};
+use crate::runner_client::TriggerAnswer;
+
+/// Do what is due: take back what lost runners held, fail what outlived its time to live, trigger the runner for a due job.
+///
+/// At most one trigger is sent, for the due job that was least recently asked for; what came of it stands with the job. A
+/// runner that polls needs none of this; one that does not takes the rest of what is due with calls of its own `POST /tick`.
+#[utoipa::path(
+    post,
+    path = "/tick",
+    tag = "service",
+    responses((status = 200, description = "What was done", body = TickView)),
+)]
+pub(crate) async fn tick(
+    State(app): State<Arc<App>>,
+    Extension(RequestId(request_id)): Extension<RequestId>,
+    caller: Caller,
+    OptionalJson(()): OptionalJson<()>,
+) -> Result<Json<TickView>, Problem> {
+    let swept = ask(app.store.recover(&caller.key_id.to_string())).await?;
+    Ok(Json(TickView {
+        recovered: swept.recovered,
+        expired: swept.expired,
+        triggered: trigger_due(&app, &request_id).await?,
+        fired: 0,
+    }))
+}
+
+/// How many jobs a runner took because of it: one or none.
+async fn trigger_due(app: &App, request_id: &str) -> Result<u64, Problem> {
+    let Some(runner) = app
+        .runner
+        .as_ref()
+        .filter(|_| app.flags().is_on(Flag::Runner))
+    else {
+        return Ok(0);
+    };
+    let Some(id) = ask(app.store.next_to_trigger(&app.flags().closed_job_types())).await? else {
+        return Ok(0);
+    };
+    let answer = runner.trigger(id, request_id).await;
+    app.note_trigger(id, &answer).await;
+    Ok(u64::from(answer == TriggerAnswer::Accepted))
+}
