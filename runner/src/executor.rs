@@ -58,7 +58,15 @@ pub(crate) async fn execute(app: Arc<App>, slot: Slot, leased: LeasedJob, held: 
     };
     let word = word(&outcome);
     let duration_ms = begun.elapsed().as_secs_f64() * 1000.0;
-    match finish(&app, lease, outcome).await {
+    app.outcomes
+        .keep(lease.key(), lease.runner_id(), &outcome)
+        .await;
+    let key = lease.key();
+    let finished = finish(&app, lease, outcome).await;
+    if !matches!(finished, Err(StoreError::Unavailable(_))) {
+        app.outcomes.forget(key);
+    }
+    match finished {
         Ok(finished) => {
             let status = finished.status.as_str();
             tracing::info!(event = "job_finished", %job_id, job_type = %name, attempt, fence, outcome = word, status, duration_ms);

@@ -20,8 +20,8 @@ pub use retry::{LONGEST_BACKOFF, backoff_ceiling};
 pub use state::{Status, UnknownStatus};
 pub use storable::{storable_json, storable_text};
 pub use store::{
-    AbortAnswer, ClaimRequest, Finished, JobFilter, LogChunk, Migration, Page, ProgressKind, ROLES,
-    Rollup, Runner, RunnerReport, SchemaStatus, Store, StoreOptions, Submitted, Swept, Unfinished,
-    expected_version, schema_fingerprint,
+    AbortAnswer, ClaimRequest, Finished, JobFilter, LogChunk, Migration, Page, Pooler,
+    ProgressKind, ROLES, Rollup, Runner, RunnerReport, SchemaStatus, Store, StoreOptions,
+    Submitted, Swept, Unfinished, expected_version, schema_fingerprint,
 };
 pub use trigger::{Trigger, TriggerAccepted};

@@ -4,6 +4,7 @@ use serde::Serialize;
 use time::OffsetDateTime;
 
 use super::Store;
+use super::persist::Again;
 use crate::error::StoreError;
 use crate::lease::RunnerIdentity;
 
@@ -55,6 +56,11 @@ impl Store {
     /// # Errors
     /// When the database does not answer.
     pub async fn report_runner(&self, report: RunnerReport<'_>) -> Result<(), StoreError> {
+        self.persist(Again::Always, || self.report_once(report))
+            .await
+    }
+
+    async fn report_once(&self, report: RunnerReport<'_>) -> Result<(), StoreError> {
         sqlx::query!(
             r#"
             insert into ops_runners as r (id, boot_id, version, job_types, slots_total, slots_used, draining)

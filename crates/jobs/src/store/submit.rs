@@ -4,6 +4,7 @@ use serde_json::Value;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use super::persist::Again;
 use super::{JobFilter, Store};
 use crate::error::StoreError;
 use crate::job::{Job, NewJob};
@@ -41,7 +42,8 @@ impl Store {
                 "an insert without a key gave no row".into(),
             ));
         };
-        let (id, same) = self.find_by_key(key, &new).await?;
+        let found = self.persist(Again::Always, || self.find_by_key(key, &new));
+        let (id, same) = found.await?;
         if same {
             self.require(id).await.map(Submitted::Replayed)
         } else {
@@ -77,6 +79,21 @@ impl Store {
     }
 
     async fn insert(&self, jobs: &[NewJob], created_by: &str) -> Result<Vec<Uuid>, StoreError> {
+        // Under a key the second time finds what the first may have recorded.
+        let again = if jobs.iter().all(|job| job.idempotency_key.is_some()) {
+            Again::Always
+        } else {
+            Again::Undone
+        };
+        self.persist(again, || self.insert_once(jobs, created_by))
+            .await
+    }
+
+    async fn insert_once(
+        &self,
+        jobs: &[NewJob],
+        created_by: &str,
+    ) -> Result<Vec<Uuid>, StoreError> {
         let job_types: Vec<String> = jobs.iter().map(|job| job.job_type.to_string()).collect();
         let payloads: Vec<Value> = jobs.iter().map(|job| job.payload.clone()).collect();
         let queues: Vec<String> = jobs.iter().map(|job| job.queue.to_string()).collect();

@@ -1,8 +1,8 @@
 //! Housekeeping that any runner may do, none has to lead: guarded statements, a page at a time, safe to run at once.
 
-use sqlx::PgPool;
-
 use super::Store;
+use super::persist::Again;
+use super::pool::Pool;
 use crate::error::StoreError;
 
 /// What one sweep did.
@@ -27,14 +27,18 @@ impl Store {
     pub async fn sweep(&self, actor: &str) -> Result<Swept, StoreError> {
         let mut swept = Swept::default();
         loop {
-            let page = take_back(&self.pool, actor).await?;
+            let page = self
+                .persist(Again::Always, || take_back(&self.pool, actor))
+                .await?;
             swept.recovered += page;
             if page < PAGE.unsigned_abs() {
                 break;
             }
         }
         loop {
-            let page = expire(&self.pool, actor).await?;
+            let page = self
+                .persist(Again::Always, || expire(&self.pool, actor))
+                .await?;
             swept.expired += page;
             if page < PAGE.unsigned_abs() {
                 break;
@@ -50,7 +54,7 @@ impl Store {
     }
 }
 
-async fn take_back(pool: &PgPool, actor: &str) -> Result<u64, StoreError> {
+async fn take_back(pool: &Pool, actor: &str) -> Result<u64, StoreError> {
     // The condition stands in the locking select, so that a job that was finished or renewed meanwhile is left alone.
     let taken = sqlx::query!(
         r#"
@@ -88,7 +92,7 @@ async fn take_back(pool: &PgPool, actor: &str) -> Result<u64, StoreError> {
     Ok(taken.rows_affected())
 }
 
-async fn expire(pool: &PgPool, actor: &str) -> Result<u64, StoreError> {
+async fn expire(pool: &Pool, actor: &str) -> Result<u64, StoreError> {
     let failed = sqlx::query!(
         r#"
         with acting as materialized (

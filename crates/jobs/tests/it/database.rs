@@ -15,7 +15,8 @@ use uuid::Uuid;
 pub(crate) struct Database {
     pub(crate) store: Store,
     pub(crate) psql: PgPool,
-    _database: TestDatabase,
+    pub(crate) url: String,
+    database: TestDatabase,
 }
 
 pub(crate) fn store_on(url: &str, connections: u32) -> Store {
@@ -44,8 +45,13 @@ impl Database {
         Self {
             store: store_on(&database.url, 16),
             psql,
-            _database: database,
+            url: database.url.clone(),
+            database,
         }
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.database.name
     }
 
     pub(crate) async fn record(&self, job_type: &str) -> Job {
