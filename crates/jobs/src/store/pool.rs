@@ -289,3 +289,55 @@ impl DerefMut for Transaction {
         &mut self.connection
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use local_postgres::testing::{TestDatabase, database};
+
+    use super::*;
+
+    async fn pool() -> (Pool, TestDatabase) {
+        let database = database("empty", async |_| Ok(()))
+            .await
+            .expect("a database");
+        let options = StoreOptions {
+            acquire_timeout: Duration::from_millis(300),
+            ..StoreOptions::new(database.url.clone(), 2, "pool tests")
+        };
+        let connect = database.url.parse().expect("an address");
+        (Pool::new(connect, &options), database)
+    }
+
+    async fn works(pool: &Pool) -> bool {
+        sqlx::query("select 1").execute(pool).await.is_ok()
+    }
+
+    #[tokio::test]
+    async fn a_pool_that_has_lost_its_connections_for_long_is_replaced() {
+        let (pool, _database) = pool().await;
+        for _ in 0..2 {
+            let _leaked = pool.current().acquire().await.expect("one").leak();
+        }
+        assert!(!works(&pool).await);
+        assert!(!works(&pool).await, "not at once: it may only be busy");
+        let long_ago = Instant::now().checked_sub(HOPELESS);
+        *pool.failing_since() = long_ago;
+        assert!(!works(&pool).await, "this one notices");
+        assert!(works(&pool).await);
+        assert!(pool.failing_since().is_none());
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_is_not_given_back_frees_its_place_at_once() {
+        let (pool, _database) = pool().await;
+        for _ in 0..5 {
+            let _both = (
+                pool.lend().await.expect("one"),
+                pool.lend().await.expect("two"),
+            );
+        }
+        drop(pool.begin().await.expect("a transaction"));
+        assert!(works(&pool).await);
+        assert_eq!(pool.current().size(), 1);
+    }
+}
