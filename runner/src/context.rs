@@ -89,10 +89,10 @@ impl Context {
         match stored {
             Ok(Ok(())) => return Report::Stored,
             Ok(Err(error)) => {
-                tracing::warn!(event = "progress_not_stored", job_id = %self.key.job_id, %error)
+                tracing::warn!(event = "progress_not_stored", job_id = %self.key.job_id, %error);
             }
             Err(_) => {
-                tracing::warn!(event = "progress_not_stored", job_id = %self.key.job_id, "no answer in time")
+                tracing::warn!(event = "progress_not_stored", job_id = %self.key.job_id, "no answer in time");
             }
         }
         Report::LeftOut

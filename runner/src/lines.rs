@@ -80,7 +80,7 @@ mod tests {
             lines.push((
                 String::from_utf8_lossy(line.bytes).into_owned(),
                 line.left_out,
-            ))
+            ));
         };
         for piece in pieces {
             cutter.push(piece, &mut keep);

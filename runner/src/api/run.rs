@@ -44,7 +44,7 @@ impl Parse for RunRequest {
             (true, true) => fields.refuse("job_id", "goes without job_type: send one of them"),
             (false, false) => fields.refuse("job_id", "is required, or job_type"),
             (true, false) if fields.has("payload") => {
-                fields.refuse("payload", "goes with job_type only")
+                fields.refuse("payload", "goes with job_type only");
             }
             (true, false) | (false, true) => {}
         }
