@@ -63,7 +63,11 @@ pub(crate) async fn execute(app: Arc<App>, slot: Slot, leased: LeasedJob, held: 
         .await;
     let key = lease.key();
     let finished = finish(&app, lease, outcome).await;
-    if !matches!(finished, Err(StoreError::Unavailable(_))) {
+    // What may have been our own fault is offered once more in the next life.
+    if !matches!(
+        finished,
+        Err(StoreError::Unavailable(_) | StoreError::Internal(_))
+    ) {
         app.outcomes.forget(key);
     }
     match finished {
