@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use axum::body::Bytes;
-use jobs::{Job, Name, Store, StoreError, StoreOptions};
+use jobs::{Job, Name, Pooler, Store, StoreError, StoreOptions};
 use service::{Flag, Flags, Problem};
 use uuid::Uuid;
 
@@ -34,8 +34,13 @@ impl App {
     /// Prepares everything; connects to nothing.
     pub(crate) fn new(config: Config) -> Result<Self, StartError> {
         let url = config.shared.database_url.expose().to_owned();
-        let options =
-            StoreOptions::new(url, config.shared.database_max_connections, "control-plane");
+        let options = StoreOptions {
+            pooler: match config.shared.pooler {
+                service::Pooler::None => Pooler::None,
+                service::Pooler::Transaction => Pooler::Transaction,
+            },
+            ..StoreOptions::new(url, config.shared.database_max_connections, "control-plane")
+        };
         Ok(Self {
             store: Store::new(&options).map_err(StartError::Store)?,
             runner: config

@@ -5,12 +5,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use jobs::{ClaimRequest, RunnerIdentity, RunnerReport, Store, StoreError};
-use service::{Readiness, Stop};
+use service::{AppEnv, Readiness, Stop};
 use tokio::sync::{Mutex, Notify};
 
 use crate::config::Limits;
 use crate::executions::Executions;
 use crate::lease_keeper::Leases;
+use crate::outcome_file::Outcomes;
 use crate::registry::Registry;
 use crate::slots::Slots;
 
@@ -30,6 +31,8 @@ pub(crate) struct App {
     pub(crate) slots: Slots,
     pub(crate) leases: Arc<Leases>,
     pub(crate) executions: Executions,
+    pub(crate) outcomes: Outcomes,
+    pub(crate) app_env: AppEnv,
     /// Once it is requested, nothing new is taken.
     pub(crate) stop: Stop,
     /// One claim of due work at a time; a trigger that finds no slot waits for it, since it holds all that are free.
@@ -103,7 +106,7 @@ impl App {
     /// Whether the database is there, with the schema that this program knows.
     pub(crate) async fn database_readiness(&self) -> Readiness {
         match tokio::time::timeout(PATIENCE, self.store.schema_status()).await {
-            Ok(Ok(schema)) if schema.is_expected() => Readiness::Ready,
+            Ok(Ok(schema)) if schema.is_expected() => self.safety().await,
             Ok(Ok(schema)) => {
                 let detail = format!(
                     "The database's schema is version {}, expected is {}: run opsctl db migrate.",
@@ -114,6 +117,27 @@ impl App {
                     detail,
                 }
             }
+            Ok(Err(_)) | Err(_) => Readiness::NotReady {
+                part: "database",
+                detail: "The database does not answer.".to_owned(),
+            },
+        }
+    }
+
+    /// In production, work is done only where what is acknowledged stays.
+    async fn safety(&self) -> Readiness {
+        if self.app_env != AppEnv::Prod {
+            return Readiness::Ready;
+        }
+        match tokio::time::timeout(PATIENCE, self.store.dangers()).await {
+            Ok(Ok(dangers)) if dangers.is_empty() => Readiness::Ready,
+            Ok(Ok(dangers)) => Readiness::NotReady {
+                part: "durability",
+                detail: format!(
+                    "The database may lose what it acknowledged: {}.",
+                    dangers.join("; ")
+                ),
+            },
             Ok(Err(_)) | Err(_) => Readiness::NotReady {
                 part: "database",
                 detail: "The database does not answer.".to_owned(),

@@ -33,7 +33,6 @@ pub(crate) async fn execute(app: Arc<App>, slot: Slot, leased: LeasedJob, held: 
         timeout,
         ..
     } = leased;
-    let key = lease.key();
     let (job_id, attempt, fence) = (lease.job_id(), lease.attempt(), lease.fence());
     tracing::info!(event = "job_started", %job_id, job_type = %name, attempt, fence);
     let (outcome, limited) = match app.registry.get(&name) {
@@ -59,7 +58,19 @@ pub(crate) async fn execute(app: Arc<App>, slot: Slot, leased: LeasedJob, held: 
     };
     let word = word(&outcome);
     let duration_ms = begun.elapsed().as_secs_f64() * 1000.0;
-    match finish(&app, lease, outcome).await {
+    app.outcomes
+        .keep(lease.key(), lease.runner_id(), &outcome)
+        .await;
+    let key = lease.key();
+    let finished = finish(&app, lease, outcome).await;
+    // What may have been our own fault is offered once more in the next life.
+    if !matches!(
+        finished,
+        Err(StoreError::Unavailable(_) | StoreError::Internal(_))
+    ) {
+        app.outcomes.forget(key);
+    }
+    match finished {
         Ok(finished) => {
             let status = finished.status.as_str();
             tracing::info!(event = "job_finished", %job_id, job_type = %name, attempt, fence, outcome = word, status, duration_ms);

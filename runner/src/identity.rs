@@ -14,6 +14,7 @@ use uuid::Uuid;
 use crate::app::App;
 use crate::error::StartError;
 use crate::housekeeping::report_every;
+use crate::late_outcomes;
 
 /// How often the database is asked whether the other process is still heard of.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
@@ -136,6 +137,7 @@ async fn try_once(app: &App, dead: Option<Uuid>) -> Try {
     let asked = app.store.admit_runner(app.own_report(), dead, silence);
     match tokio::time::timeout(PATIENCE, asked).await {
         Ok(Ok(Admission::Admitted)) => {
+            late_outcomes::hand_in_first(app).await;
             take_over(app).await;
             app.admit();
             Try::Admitted

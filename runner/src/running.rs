@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use jobs::{RunnerIdentity, Store, StoreOptions};
+use jobs::{Pooler, RunnerIdentity, Store, StoreOptions};
 use service::{ConnectionLimits, Listener, Stop, Stopper};
 use tokio::sync::Mutex;
 use tokio::task::JoinSet;
@@ -22,9 +22,10 @@ use crate::handlers::Handlers;
 use crate::housekeeping::keep_house;
 use crate::identity::{self, NameLock};
 use crate::interruption::Interruption;
+use crate::late_outcomes::hand_in;
 use crate::lease_keeper::{LeaseKeeper, Leases};
+use crate::outcome_file::Outcomes;
 use crate::registry::Registry;
-
 use crate::slots::Slots;
 use crate::work_dir::WorkDir;
 
@@ -109,11 +110,14 @@ impl RunningRunner {
 /// When its address, its folder, its job types or its name cannot be used.
 pub async fn start(mut config: Config, handlers: Handlers) -> Result<RunningRunner, StartError> {
     service::install_crypto();
-    let options = StoreOptions::new(
-        config.shared.database_url.expose().to_owned(),
-        config.shared.database_max_connections,
-        "runner",
-    );
+    let options = StoreOptions {
+        pooler: pooler(config.shared.pooler),
+        ..StoreOptions::new(
+            config.shared.database_url.expose().to_owned(),
+            config.shared.database_max_connections,
+            "runner",
+        )
+    };
     let store = Store::new(&options).map_err(StartError::Store)?;
     let folders = config.folders.clone();
     let prepared = tokio::task::spawn_blocking(move || WorkDir::prepare(&folders)).await;
@@ -137,6 +141,14 @@ pub async fn start(mut config: Config, handlers: Handlers) -> Result<RunningRunn
         registry,
         leases: Arc::new(Leases::default()),
         executions: Executions::default(),
+        outcomes: Outcomes::new(
+            config
+                .folders
+                .work
+                .is_some()
+                .then(|| work_dir.path().to_owned()),
+        ),
+        app_env: config.shared.app_env,
         stop,
         claiming: Mutex::new(()),
         backlog: Backlog::default(),
@@ -176,6 +188,13 @@ fn name_lock(
         .ok_or_else(|| StartError::NameTaken(config.runner_id.clone()))
 }
 
+fn pooler(setting: service::Pooler) -> Pooler {
+    match setting {
+        service::Pooler::None => Pooler::None,
+        service::Pooler::Transaction => Pooler::Transaction,
+    }
+}
+
 fn announce(app: &App, listener: &Listener, work_dir: &WorkDir, warnings: &[String]) {
     for warning in warnings {
         tracing::warn!(event = "setting_unknown", "{warning}");
@@ -213,6 +232,10 @@ async fn live(
     let limits = ConnectionLimits::for_concurrency(256).with_drain(LAST_WORDS);
     let mut serving = JoinSet::new();
     serving.spawn(service::serve(listener, router, limits, api_stop));
+    // Read before anything new is claimed, so that nothing of this life is among it.
+    let left = app.outcomes.left();
+    let mut handing_in = JoinSet::new();
+    handing_in.spawn(hand_in(Arc::clone(&app), left));
     let mut dispatching = JoinSet::new();
     dispatching.spawn(dispatch(Arc::clone(&app)));
     let mut housekeeping = JoinSet::new();
@@ -256,6 +279,7 @@ async fn live(
     .await;
     dispatching.shutdown().await;
     housekeeping.shutdown().await;
+    handing_in.shutdown().await;
     api_stopper.stop();
     while serving.join_next().await.is_some() {}
     if tokio::time::timeout(LAST_WORDS, app.store.sign_off(&app.identity))

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::State;
-use jobs::SchemaStatus;
-use service::Readiness;
+use jobs::{SchemaStatus, StoreError};
+use service::{AppEnv, Readiness};
 
 use crate::app::App;
 use crate::error::chain;
@@ -36,8 +36,8 @@ pub(crate) async fn livez() -> Readiness {
     ),
 )]
 pub(crate) async fn readyz(State(app): State<Arc<App>>) -> Readiness {
-    match tokio::time::timeout(DEADLINE, app.store.schema_status()).await {
-        Ok(Ok(schema)) => readiness(&schema),
+    match tokio::time::timeout(DEADLINE, fitness(&app)).await {
+        Ok(Ok(readiness)) => readiness,
         Ok(Err(error)) => {
             tracing::warn!(event = "not_ready", error = %chain(&error));
             no_database()
@@ -50,6 +50,25 @@ pub(crate) async fn readyz(State(app): State<Arc<App>>) -> Readiness {
             no_database()
         }
     }
+}
+
+/// In production, also whether what the database acknowledges stays.
+async fn fitness(app: &App) -> Result<Readiness, StoreError> {
+    let readiness = readiness(&app.store.schema_status().await?);
+    if readiness != Readiness::Ready || app.config.shared.app_env != AppEnv::Prod {
+        return Ok(readiness);
+    }
+    let dangers = app.store.dangers().await?;
+    if dangers.is_empty() {
+        return Ok(readiness);
+    }
+    Ok(Readiness::NotReady {
+        part: "durability",
+        detail: format!(
+            "The database may lose what it acknowledged: {}.",
+            dangers.join("; ")
+        ),
+    })
 }
 
 fn readiness(schema: &SchemaStatus) -> Readiness {

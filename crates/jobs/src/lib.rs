@@ -22,7 +22,7 @@ pub use state::{Status, UnknownStatus};
 pub use storable::{storable_json, storable_text};
 pub use store::{
     AbortAnswer, Admission, ClaimRequest, Finished, JobFilter, LogChunk, Matched, Migration, Page,
-    ProgressKind, ROLES, RetryFilter, Rollup, Runner, RunnerReport, SchemaStatus, Store,
+    Pooler, ProgressKind, ROLES, RetryFilter, Rollup, Runner, RunnerReport, SchemaStatus, Store,
     StoreOptions, Submitted, Swept, UNUSABLE_ADDRESS, Unfinished, Verified, expected_version,
     is_usable_address, schema_fingerprint,
 };

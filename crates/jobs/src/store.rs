@@ -5,11 +5,14 @@ mod finish;
 mod log;
 mod metrics;
 mod operate;
+mod persist;
+mod pool;
 mod read;
 mod replay;
 mod roles;
 mod row;
 mod runners;
+mod safety;
 mod schema;
 mod slots;
 mod submit;
@@ -22,6 +25,7 @@ pub use finish::{Finished, Unfinished};
 pub use log::{LogChunk, ProgressKind};
 pub use metrics::Rollup;
 pub use operate::AbortAnswer;
+pub use pool::Pooler;
 pub use read::{JobFilter, Page};
 pub use replay::{Matched, RetryFilter};
 pub use roles::ROLES;
@@ -34,10 +38,10 @@ pub use verify::Verified;
 use std::str::FromStr;
 use std::time::Duration;
 
-use sqlx::PgPool;
-use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::postgres::PgConnectOptions;
 
 use crate::error::StoreError;
+use pool::Pool;
 
 /// How the store connects.
 #[derive(Clone)]
@@ -52,6 +56,8 @@ pub struct StoreOptions {
     pub acquire_timeout: Duration,
     /// No statement runs longer.
     pub statement_timeout: Duration,
+    /// What stands between the store and PostgreSQL.
+    pub pooler: Pooler,
 }
 
 impl StoreOptions {
@@ -63,6 +69,7 @@ impl StoreOptions {
             application_name,
             acquire_timeout: Duration::from_secs(2),
             statement_timeout: Duration::from_secs(5),
+            pooler: Pooler::None,
         }
     }
 }
@@ -79,9 +86,11 @@ pub fn is_usable_address(url: &str) -> bool {
 /// A pool of connections to the one database. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Store {
-    pool: PgPool,
-    /// A connection that died without a word answers nothing, not even that a statement took too long.
+    pool: Pool,
+    /// How long a finish may take in all.
     patience: Duration,
+    /// For so long it is worth asking again.
+    persistence: Duration,
 }
 
 impl Store {
@@ -90,31 +99,16 @@ impl Store {
     /// # Errors
     /// When the address is not one of PostgreSQL; the error never holds the address.
     pub fn new(options: &StoreOptions) -> Result<Self, StoreError> {
-        let connect = PgConnectOptions::from_str(&options.url)
-            .map_err(|_| {
-                StoreError::Refused("DATABASE_URL is not an address of PostgreSQL".to_owned())
-            })?
-            .application_name(options.application_name)
-            .options([
-                (
-                    "statement_timeout",
-                    format!("{}ms", options.statement_timeout.as_millis()),
-                ),
-                (
-                    "lock_timeout",
-                    format!("{}ms", options.statement_timeout.as_millis() / 2),
-                ),
-                ("idle_in_transaction_session_timeout", "10s".to_owned()),
-                ("TimeZone", "UTC".to_owned()),
-            ]);
-        let pool = PgPoolOptions::new()
-            .max_connections(options.max_connections)
-            .acquire_timeout(options.acquire_timeout)
-            .max_lifetime(Duration::from_secs(1800))
-            .idle_timeout(Duration::from_secs(300))
-            .connect_lazy_with(connect);
+        let connect = PgConnectOptions::from_str(&options.url).map_err(|_| {
+            StoreError::Refused("DATABASE_URL is not an address of PostgreSQL".to_owned())
+        })?;
+        let pool = Pool::new(connect, options);
         let patience = options.acquire_timeout + options.statement_timeout + Duration::from_secs(1);
-        Ok(Self { pool, patience })
+        Ok(Self {
+            pool,
+            patience,
+            persistence: options.acquire_timeout,
+        })
     }
 
     /// Asks the database for a sign of life.

@@ -3,6 +3,7 @@
 //! The server outlives the process that started it and stops by itself some 20 seconds after the last test process
 //! ended, however that ended; its data are removed then. Two empty lock files stay.
 
+mod bouncer;
 mod database;
 mod private;
 mod shared;
@@ -14,6 +15,7 @@ use std::time::Duration;
 
 use crate::{Error, Options};
 
+pub use bouncer::{Bouncer, bouncer};
 pub use database::TestDatabase;
 pub use private::{PrivateCluster, private_cluster};
 pub use shared::TestServer;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use clap::Subcommand;
-use jobs::{JobFilter, ROLES, SchemaStatus, Store, StoreOptions};
+use jobs::{JobFilter, Pooler, ROLES, SchemaStatus, Store, StoreOptions};
 
 use crate::error::Error;
 use crate::exit::Exit;
@@ -41,7 +41,7 @@ pub(crate) async fn run(
     settings: &Settings,
     screen: &Screen,
 ) -> Result<Exit, Error> {
-    let store = open(settings.database_url()?.expose())?;
+    let store = open(settings.database_url()?.expose(), settings.pooler()?)?;
     let done = match command {
         Command::Migrate => migrate(&store, screen).await,
         Command::Rollback { to, all, yes } => {
@@ -55,9 +55,13 @@ pub(crate) async fn run(
 }
 
 /// The store for administration: one connection, long statements.
-pub(crate) fn open(url: &str) -> Result<Store, Error> {
+pub(crate) fn open(url: &str, pooler: service::Pooler) -> Result<Store, Error> {
     let mut options = StoreOptions::new(url.to_owned(), 1, "opsctl");
     options.statement_timeout = STATEMENT_TIMEOUT;
+    options.pooler = match pooler {
+        service::Pooler::None => Pooler::None,
+        service::Pooler::Transaction => Pooler::Transaction,
+    };
     Store::new(&options).map_err(Error::database("use the database"))
 }
 

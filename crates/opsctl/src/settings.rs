@@ -157,6 +157,12 @@ impl Settings {
         values.finish(url)
     }
 
+    pub(crate) fn pooler(&self) -> Result<service::Pooler, SettingsError> {
+        let mut values = self.values();
+        let pooler = service::Pooler::read(&mut values);
+        values.finish(pooler)
+    }
+
     pub(crate) fn optional_database_url(&self) -> Result<Option<Secret>, SettingsError> {
         if self.values().is_set("DATABASE_URL") {
             self.database_url().map(Some)

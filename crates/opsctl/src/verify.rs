@@ -10,7 +10,7 @@ use crate::screen::{Output, Screen, harmless};
 use crate::settings::Settings;
 
 pub(crate) async fn run(settings: &Settings, screen: &Screen) -> Result<Exit, Error> {
-    let store = db::open(settings.database_url()?.expose())?;
+    let store = db::open(settings.database_url()?.expose(), settings.pooler()?)?;
     let mut findings = Vec::new();
     let verified = store
         .verify(|finding: Finding| match screen.output() {

@@ -29,5 +29,5 @@ pub use limits::Concurrency;
 pub use problem::{FieldError, Problem};
 pub use secret::{KeyId, KeySet, Secret};
 pub use serve::{ConnectionLimits, Listener, ServeError, TlsFiles, serve};
-pub use settings::{AppEnv, Environment, SettingsError, SharedSettings, Sources, Values};
+pub use settings::{AppEnv, Environment, Pooler, SettingsError, SharedSettings, Sources, Values};
 pub use stop::{Stop, Stopper, until_signals};

@@ -17,6 +17,6 @@ mod values;
 
 pub use environment::Environment;
 pub use error::{SettingProblem, SettingsError};
-pub use shared::{AppEnv, SharedSettings};
+pub use shared::{AppEnv, Pooler, SharedSettings};
 pub use table::{Fallback, Kind, Setting, markdown};
 pub use values::{Source, Sources, Values};

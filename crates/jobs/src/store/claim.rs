@@ -3,10 +3,11 @@
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use sqlx::PgConnection;
+use sqlx::{Executor, Postgres};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use super::persist::Again;
 use super::{Store, seconds};
 use crate::error::StoreError;
 use crate::lease::{Lease, LeaseKey, LeasedJob, RunnerIdentity, TypeTerms};
@@ -56,8 +57,7 @@ impl Store {
             .collect();
         let mut taken = Vec::new();
         if !unlimited.is_empty() && limit > 0 {
-            let mut connection = self.pool.acquire().await?;
-            taken = claim(&mut connection, request, &unlimited, None, limit).await?;
+            taken = claim(&self.pool, request, &unlimited, None, limit).await?;
         }
         for terms in request.types {
             let free = limit - i64::try_from(taken.len()).unwrap_or(i64::MAX);
@@ -119,10 +119,7 @@ impl Store {
                 self.claim_with_slots(request, terms, concurrency, Some(id), 1)
                     .await?
             }
-            None => {
-                let mut connection = self.pool.acquire().await?;
-                claim(&mut connection, request, &[terms], Some(id), 1).await?
-            }
+            None => claim(&self.pool, request, &[terms], Some(id), 1).await?,
         };
         match taken.into_iter().next() {
             Some(leased) => Ok(leased),
@@ -171,6 +168,15 @@ impl Store {
         leases: &[LeaseKey],
         lease: Duration,
     ) -> Result<Vec<(LeaseKey, bool)>, StoreError> {
+        self.persist(Again::Always, || self.renew_once(leases, lease))
+            .await
+    }
+
+    async fn renew_once(
+        &self,
+        leases: &[LeaseKey],
+        lease: Duration,
+    ) -> Result<Vec<(LeaseKey, bool)>, StoreError> {
         let ids: Vec<Uuid> = leases.iter().map(|key| key.job_id).collect();
         let fences: Vec<i64> = leases.iter().map(|key| key.fence).collect();
         let rows = sqlx::query!(
@@ -204,7 +210,7 @@ impl Store {
 }
 
 async fn claim(
-    connection: &mut PgConnection,
+    connection: impl Executor<'_, Database = Postgres>,
     request: ClaimRequest<'_>,
     types: &[&TypeTerms],
     id: Option<Uuid>,

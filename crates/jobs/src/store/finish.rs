@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use super::persist::Again;
 use super::{Store, seconds};
 use crate::error::StoreError;
 use crate::lease::{Lease, LeaseKey};
@@ -56,24 +57,47 @@ impl Store {
     /// as `stale_result_refused`), [`StoreError::Unavailable`] when the database did not answer (try again), and
     /// [`StoreError::Refused`] when the result cannot be stored (record a failure instead).
     pub async fn finish(&self, lease: Lease, outcome: Outcome) -> Result<Finished, Unfinished> {
+        self.record(lease.key(), &lease.runner_id, lease.backoff, outcome)
+            .await
+            .map_err(|error| Unfinished { lease, error })
+    }
+
+    /// Records the outcome of an attempt whose lease went with an earlier life of its runner; the fence decides alone.
+    ///
+    /// # Errors
+    /// As [`Store::finish`].
+    pub async fn offer(
+        &self,
+        key: LeaseKey,
+        runner_id: &str,
+        outcome: Outcome,
+    ) -> Result<Finished, StoreError> {
+        self.record(key, runner_id, Backoff::default(), outcome)
+            .await
+    }
+
+    async fn record(
+        &self,
+        key: LeaseKey,
+        runner_id: &str,
+        backoff: Backoff,
+        outcome: Outcome,
+    ) -> Result<Finished, StoreError> {
         let ending = Ending::of(outcome);
         let recorded = async {
-            match self
-                .end(lease.key(), &lease.runner_id, lease.backoff, &ending)
-                .await?
-            {
+            let ended = self.persist(Again::Always, || self.end(key, runner_id, backoff, &ending));
+            match ended.await? {
                 Some(status) => Ok(status),
-                None => self.after_no_row(&lease, &ending).await,
+                None => self.after_no_row(key, runner_id, &ending).await,
             }
         };
-        let answered = tokio::time::timeout(self.patience, recorded).await;
-        match answered.unwrap_or(Err(StoreError::Unavailable(sqlx::Error::PoolTimedOut))) {
-            Ok(status) => Ok(Finished {
-                job_id: lease.job_id,
-                status,
-            }),
-            Err(error) => Err(Unfinished { lease, error }),
-        }
+        let status = tokio::time::timeout(self.patience, recorded)
+            .await
+            .unwrap_or(Err(StoreError::Unavailable(sqlx::Error::PoolTimedOut)))?;
+        Ok(Finished {
+            job_id: key.job_id,
+            status,
+        })
     }
 
     async fn end(
@@ -137,7 +161,12 @@ impl Store {
     }
 
     /// Zero rows: either this very finish is recorded already (its answer was lost), or the lease is another's.
-    async fn after_no_row(&self, lease: &Lease, ending: &Ending) -> Result<Status, StoreError> {
+    async fn after_no_row(
+        &self,
+        lease: LeaseKey,
+        runner_id: &str,
+        ending: &Ending,
+    ) -> Result<Status, StoreError> {
         let now = sqlx::query!(
             "select status, fence from ops_jobs where id = $1",
             lease.job_id
@@ -158,7 +187,7 @@ impl Store {
             "#,
             lease.job_id,
             lease.attempt,
-            lease.runner_id,
+            runner_id,
             data,
         )
         .execute(&self.pool)

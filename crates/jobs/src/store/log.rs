@@ -4,6 +4,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::Store;
+use super::persist::Again;
 use crate::error::StoreError;
 use crate::lease::LeaseKey;
 use crate::storable::{storable_json, storable_text};
@@ -29,6 +30,11 @@ impl Store {
     /// # Errors
     /// [`StoreError::LeaseLost`] when the lease is another's by now.
     pub async fn append_log(&self, key: LeaseKey, chunks: &[LogChunk]) -> Result<(), StoreError> {
+        self.persist(Again::Always, || self.append_once(key, chunks))
+            .await
+    }
+
+    async fn append_once(&self, key: LeaseKey, chunks: &[LogChunk]) -> Result<(), StoreError> {
         let numbers: Vec<i32> = chunks.iter().map(|chunk| chunk.chunk).collect();
         let streams: Vec<String> = chunks.iter().map(|chunk| chunk.stream.to_owned()).collect();
         let first_lines: Vec<i32> = chunks.iter().map(|chunk| chunk.first_line).collect();

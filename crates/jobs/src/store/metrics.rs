@@ -1,9 +1,14 @@
 //! The rollup of events into `ops_metrics`: counts and percentiles per hour and job type.
 
+use std::time::Duration;
+
 use serde::Serialize;
 
 use super::Store;
 use crate::error::StoreError;
+
+/// How long a rollup may take.
+const LONGEST: Duration = Duration::from_secs(300);
 
 /// What a rollup did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -23,6 +28,7 @@ impl Store {
     pub async fn refresh_metrics(&self, hours: i32) -> Result<Rollup, StoreError> {
         let mut transaction = self.pool.begin().await?;
         // A busy hour takes longer than any other statement may.
+        transaction.allow(LONGEST + Duration::from_secs(1));
         sqlx::query!("set local statement_timeout = '5min'")
             .execute(&mut *transaction)
             .await?;

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use super::persist::Again;
 use super::row::{EventRow, JobRow};
 use super::{Store, seconds};
 use crate::error::StoreError;
@@ -99,6 +100,10 @@ impl Store {
     /// # Errors
     /// When the database does not answer.
     pub async fn list(&self, filter: &JobFilter) -> Result<Page, StoreError> {
+        self.persist(Again::Always, || self.list_once(filter)).await
+    }
+
+    async fn list_once(&self, filter: &JobFilter) -> Result<Page, StoreError> {
         let label: Option<Value> = filter
             .label
             .as_ref()
@@ -161,6 +166,16 @@ impl Store {
     /// # Errors
     /// When the database does not answer.
     pub async fn events(
+        &self,
+        job_id: Uuid,
+        after: i32,
+        limit: i64,
+    ) -> Result<Vec<Event>, StoreError> {
+        self.persist(Again::Always, || self.events_once(job_id, after, limit))
+            .await
+    }
+
+    async fn events_once(
         &self,
         job_id: Uuid,
         after: i32,

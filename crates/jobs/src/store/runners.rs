@@ -6,6 +6,7 @@ use serde::Serialize;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use super::persist::Again;
 use super::{Store, seconds};
 use crate::error::StoreError;
 use crate::lease::RunnerIdentity;
@@ -102,7 +103,8 @@ impl Store {
     /// # Errors
     /// When the database does not answer.
     pub async fn report_runner(&self, report: RunnerReport<'_>) -> Result<bool, StoreError> {
-        self.write_row(report, None, None).await
+        self.persist(Again::Always, || self.write_row(report, None, None))
+            .await
     }
 
     async fn write_row(

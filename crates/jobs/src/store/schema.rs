@@ -2,8 +2,10 @@
 
 use serde::Serialize;
 use sqlx::migrate::{MigrationType, Migrator};
+use sqlx::{Connection as _, PgConnection};
 
-use super::Store;
+use super::persist::Again;
+use super::{Pooler, Store};
 use crate::error::StoreError;
 
 /// Our own table, so that programs that share the database keep theirs.
@@ -80,6 +82,11 @@ impl Store {
     /// # Errors
     /// When the database does not answer.
     pub async fn schema_status(&self) -> Result<SchemaStatus, StoreError> {
+        self.persist(Again::Always, || self.schema_status_once())
+            .await
+    }
+
+    async fn schema_status_once(&self) -> Result<SchemaStatus, StoreError> {
         let exists =
             sqlx::query_scalar!(r#"select to_regclass($1) is not null as "exists!""#, TABLE)
                 .fetch_one(&self.pool)
@@ -119,7 +126,7 @@ impl Store {
     /// # Errors
     /// When one fails: it is rolled back whole, those before it stay.
     pub async fn migrate(&self) -> Result<SchemaStatus, StoreError> {
-        migrator().run(&self.pool).await.map_err(migration_failed)?;
+        self.move_to(None).await?;
         // The migrator makes this table; it has no words for it.
         sqlx::raw_sql(COMMENTS).execute(&self.pool).await?;
         self.schema_status().await
@@ -130,12 +137,43 @@ impl Store {
     /// # Errors
     /// When one fails: it is rolled back whole, those taken back before it stay so.
     pub async fn rollback_to(&self, target: i64) -> Result<SchemaStatus, StoreError> {
-        migrator()
-            .undo(&self.pool, target)
-            .await
-            .map_err(migration_failed)?;
+        self.move_to(Some(target)).await?;
         self.schema_status().await
     }
+
+    /// Up to the newest version, or down to `target`.
+    async fn move_to(&self, target: Option<i64>) -> Result<(), StoreError> {
+        let mut migrator = migrator();
+        let mut connection = self.pool.current().acquire().await?;
+        match self.pool.pooler() {
+            Pooler::None => moved(&migrator, target, &mut connection).await,
+            // The migrator's lock, and statements that are sent in two steps, need one session throughout, and only a
+            // transaction has that here. So it is all or none, under a lock that ends with it.
+            Pooler::Transaction => {
+                migrator.set_locking(false);
+                let mut transaction = connection.begin().await?;
+                sqlx::raw_sql(
+                    "select pg_advisory_xact_lock(hashtextextended('ops_migrations', 0))",
+                )
+                .execute(&mut *transaction)
+                .await?;
+                moved(&migrator, target, &mut transaction).await?;
+                Ok(transaction.commit().await?)
+            }
+        }
+    }
+}
+
+async fn moved(
+    migrator: &Migrator,
+    target: Option<i64>,
+    connection: &mut PgConnection,
+) -> Result<(), StoreError> {
+    match target {
+        None => migrator.run_direct(None, connection, false).await,
+        Some(target) => migrator.undo(connection, target).await,
+    }
+    .map_err(migration_failed)
 }
 
 fn migration_failed(error: sqlx::migrate::MigrateError) -> StoreError {

@@ -5,6 +5,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::Store;
+use super::persist::Again;
 use super::row::JobRow;
 use crate::error::StoreError;
 use crate::job::{Job, NewJob};
@@ -42,7 +43,8 @@ impl Store {
                 "an insert without a key gave no row".into(),
             ));
         };
-        let (id, same) = self.find_by_key(key, &new).await?;
+        let found = self.persist(Again::Always, || self.find_by_key(key, &new));
+        let (id, same) = found.await?;
         if same {
             self.require(id).await.map(Submitted::Replayed)
         } else {
@@ -68,6 +70,17 @@ impl Store {
     }
 
     async fn insert(&self, jobs: &[NewJob], created_by: &str) -> Result<Vec<Job>, StoreError> {
+        // Under a key the second time finds what the first may have recorded.
+        let again = if jobs.iter().all(|job| job.idempotency_key.is_some()) {
+            Again::Always
+        } else {
+            Again::Undone
+        };
+        self.persist(again, || self.insert_once(jobs, created_by))
+            .await
+    }
+
+    async fn insert_once(&self, jobs: &[NewJob], created_by: &str) -> Result<Vec<Job>, StoreError> {
         let job_types: Vec<String> = jobs.iter().map(|job| job.job_type.to_string()).collect();
         let payloads: Vec<Value> = jobs.iter().map(|job| job.payload.clone()).collect();
         let queues: Vec<String> = jobs.iter().map(|job| job.queue.to_string()).collect();

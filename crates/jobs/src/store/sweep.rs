@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use sqlx::PgPool;
-
+use super::persist::Again;
+use super::pool::Pool;
 use super::{Store, seconds};
 use crate::error::StoreError;
 use crate::lease::{LeaseKey, RunnerIdentity};
@@ -82,11 +82,13 @@ impl Store {
     /// When the database does not answer; the rest is left to the next sweep.
     pub async fn recover(&self, actor: &str) -> Result<Swept, StoreError> {
         let mut swept = Swept {
-            recovered: take_all_back(&self.pool, actor, None).await?,
+            recovered: self.take_all_back(actor, None).await?,
             ..Swept::default()
         };
         loop {
-            let page = expire(&self.pool, actor).await?;
+            let page = self
+                .persist(Again::Always, || expire(&self.pool, actor))
+                .await?;
             swept.expired += page;
             if page < PAGE.unsigned_abs() {
                 break;
@@ -101,28 +103,31 @@ impl Store {
     /// # Errors
     /// When the database does not answer; the rest comes back by its leases.
     pub async fn take_over(&self, runner: &RunnerIdentity) -> Result<u64, StoreError> {
-        take_all_back(&self.pool, &format!("sweep:{}", runner.id), Some(runner)).await
+        self.take_all_back(&format!("sweep:{}", runner.id), Some(runner))
+            .await
     }
-}
 
-async fn take_all_back(
-    pool: &PgPool,
-    actor: &str,
-    successor: Option<&RunnerIdentity>,
-) -> Result<u64, StoreError> {
-    let mut taken = 0;
-    loop {
-        let page = take_back(pool, actor, successor).await?;
-        taken += page;
-        if page < PAGE.unsigned_abs() {
-            return Ok(taken);
+    async fn take_all_back(
+        &self,
+        actor: &str,
+        successor: Option<&RunnerIdentity>,
+    ) -> Result<u64, StoreError> {
+        let mut taken = 0;
+        loop {
+            let page = self
+                .persist(Again::Always, || take_back(&self.pool, actor, successor))
+                .await?;
+            taken += page;
+            if page < PAGE.unsigned_abs() {
+                return Ok(taken);
+            }
         }
     }
 }
 
 /// A page of the jobs whose lease has run out, and of those of a runner's earlier starts where its successor is named.
 async fn take_back(
-    pool: &PgPool,
+    pool: &Pool,
     actor: &str,
     successor: Option<&RunnerIdentity>,
 ) -> Result<u64, StoreError> {
@@ -172,7 +177,7 @@ async fn take_back(
     Ok(taken.rows_affected())
 }
 
-async fn expire(pool: &PgPool, actor: &str) -> Result<u64, StoreError> {
+async fn expire(pool: &Pool, actor: &str) -> Result<u64, StoreError> {
     let failed = sqlx::query!(
         r#"
         with acting as materialized (

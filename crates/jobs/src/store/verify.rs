@@ -1,10 +1,10 @@
 //! Reads every job with its events, a page at a time, and hands them to the fold. Changes nothing.
 
-use sqlx::{Connection, PgConnection};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::Store;
+use super::pool::Transaction;
 use super::row::{EventRow, parsed};
 use crate::error::StoreError;
 use crate::job::Event;
@@ -60,11 +60,11 @@ impl Store {
     /// When the database does not answer; nothing is known of the rest then.
     pub async fn verify(&self, mut found: impl FnMut(Finding)) -> Result<Verified, StoreError> {
         let mut verified = Verified::default();
-        let mut connection = self.pool.acquire().await?;
         let mut after = None;
         loop {
-            let mut snapshot = connection
-                .begin_with("begin isolation level repeatable read, read only")
+            let mut snapshot = self.pool.begin().await?;
+            sqlx::raw_sql("set transaction isolation level repeatable read, read only")
+                .execute(&mut *snapshot)
                 .await?;
             let rows = standings(&mut snapshot, after).await?;
             let whole = i64::try_from(rows.len()).unwrap_or(i64::MAX) < PAGE;
@@ -83,7 +83,7 @@ impl Store {
             };
             page.read(&mut snapshot, after.unwrap_or(Uuid::nil()), until)
                 .await?;
-            snapshot.rollback().await?;
+            snapshot.commit().await?;
             if whole {
                 return Ok(verified);
             }
@@ -104,7 +104,7 @@ struct Pages<'a, Found> {
 impl<Found: FnMut(Finding)> Pages<'_, Found> {
     async fn read(
         &mut self,
-        connection: &mut PgConnection,
+        connection: &mut Transaction,
         after: Uuid,
         until: Uuid,
     ) -> Result<(), StoreError> {
@@ -177,7 +177,7 @@ impl<Found: FnMut(Finding)> Pages<'_, Found> {
 }
 
 async fn standings(
-    connection: &mut PgConnection,
+    connection: &mut Transaction,
     after: Option<Uuid>,
 ) -> Result<Vec<(Uuid, Standing)>, StoreError> {
     let rows = sqlx::query_as!(
@@ -192,13 +192,13 @@ async fn standings(
         after,
         PAGE,
     )
-    .fetch_all(connection)
+    .fetch_all(&mut **connection)
     .await?;
     rows.into_iter().map(StandingRow::parsed).collect()
 }
 
 async fn events(
-    connection: &mut PgConnection,
+    connection: &mut Transaction,
     (job_id, seq): (Uuid, i32),
     until: Uuid,
 ) -> Result<Vec<Event>, StoreError> {
@@ -216,7 +216,7 @@ async fn events(
         until,
         PAGE,
     )
-    .fetch_all(connection)
+    .fetch_all(&mut **connection)
     .await?;
     Ok(rows.into_iter().map(Event::from).collect())
 }

@@ -16,7 +16,7 @@ pub(crate) struct Database {
     pub(crate) store: Store,
     pub(crate) psql: PgPool,
     pub(crate) url: String,
-    _database: TestDatabase,
+    database: TestDatabase,
 }
 
 pub(crate) fn store_on(url: &str, connections: u32) -> Store {
@@ -46,8 +46,12 @@ impl Database {
             store: store_on(&database.url, 16),
             psql,
             url: database.url.clone(),
-            _database: database,
+            database,
         }
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.database.name
     }
 
     pub(crate) async fn record(&self, job_type: &str) -> Job {

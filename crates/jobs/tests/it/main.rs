@@ -1,6 +1,12 @@
 //! The store on a real PostgreSQL: the state machine, and callers that race.
-#![expect(clippy::expect_used, reason = "a test that cannot be set up must fail")]
+#![expect(
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test that cannot be set up must fail"
+)]
 
+mod away;
+mod bouncer;
 mod claims;
 mod database;
 mod lost;

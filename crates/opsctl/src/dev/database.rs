@@ -86,7 +86,7 @@ impl Database {
 
     /// Brings its schema to the version that the services expect.
     pub(super) async fn migrate(&self, screen: &Screen) -> Result<(), Error> {
-        let store: Store = db::open(self.url().expose())?;
+        let store: Store = db::open(self.url().expose(), service::Pooler::None)?;
         let done = db::apply(&store, screen).await;
         store.close().await;
         let schema = done?;

@@ -37,6 +37,25 @@ impl AppEnv {
     }
 }
 
+/// What stands between a program and its database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pooler {
+    /// Nothing, or what lends whole sessions.
+    None,
+    /// A pooler that lends a session for one transaction.
+    Transaction,
+}
+
+impl Pooler {
+    /// Reads `DATABASE_POOLER`.
+    pub fn read(values: &mut Values) -> Self {
+        match values.choice("DATABASE_POOLER") {
+            Some("transaction") => Self::Transaction,
+            _ => Self::None,
+        }
+    }
+}
+
 /// What both services are told.
 #[derive(Debug, Clone)]
 pub struct SharedSettings {
@@ -46,6 +65,8 @@ pub struct SharedSettings {
     pub database_url: Secret,
     /// How many connections the pool holds at most.
     pub database_max_connections: u32,
+    /// What stands between the program and its database.
+    pub pooler: Pooler,
     /// How and how much the program logs.
     pub log: LogSettings,
     /// Which features are on.
@@ -74,6 +95,12 @@ impl SharedSettings {
             Kind::Integer(1, 1000),
             Fallback::Is("10"),
             "pool size",
+        ),
+        Setting::new(
+            "DATABASE_POOLER",
+            Kind::Choice(&["none", "transaction"]),
+            Fallback::Is("none"),
+            "`transaction`: a pooler that lends a session for one transaction (PgBouncer) stands before the database",
         ),
         Setting::new(
             "ALLOW_EXTERNAL_BIND",
@@ -108,6 +135,7 @@ impl SharedSettings {
             app_env,
             database_url: values.database_url("DATABASE_URL"),
             database_max_connections: values.integer("DATABASE_MAX_CONNECTIONS"),
+            pooler: Pooler::read(values),
             log: LogSettings::read(values),
             flags: Flags::read(values),
             warnings: values.warnings().to_vec(),
