@@ -11,6 +11,8 @@ use crate::error::StoreError;
 /// Our own table, so that programs that share the database keep theirs.
 const TABLE: &str = "ops_schema_migrations";
 
+const FORGET: &str = "deallocate all";
+
 const COMMENTS: &str = "
 comment on table ops_schema_migrations is 'Which migrations were applied; kept by opsctl db.';
 comment on column ops_schema_migrations.version is 'The number of the migration.';
@@ -157,7 +159,11 @@ impl Store {
                 )
                 .execute(&mut *transaction)
                 .await?;
+                // The migrator names its statements; what an earlier one left in the session that is ours now would be in
+                // its way, and what this one leaves in the next one's.
+                sqlx::raw_sql(FORGET).execute(&mut *transaction).await?;
                 moved(&migrator, target, &mut transaction).await?;
+                sqlx::raw_sql(FORGET).execute(&mut *transaction).await?;
                 Ok(transaction.commit().await?)
             }
         }

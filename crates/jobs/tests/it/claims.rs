@@ -497,19 +497,23 @@ async fn log_and_progress_are_written_under_the_lease_only() {
     );
 }
 
-/// A claim takes unlimited types first, then each limited one by itself: when the second step fails, the first one stands.
+/// A claim takes unlimited types and each limited one in a statement of its own: when a later one fails, the others stand.
 #[tokio::test]
 async fn an_error_in_the_middle_of_a_claim_loses_nothing_that_was_taken() {
     let database = Database::new().await;
     let taken = database.record("a").await.id;
     database.record("b").await;
     let mut runner = TestRunner::new("r1", &["a", "b"]);
+    runner.types[0].concurrency = Some(1);
     runner.types[1].concurrency = Some(1);
-    let mut other = database.psql.begin().await.expect("a transaction");
-    sqlx::query("lock table ops_slots in access exclusive mode")
-        .execute(&mut *other)
-        .await
-        .expect("the places of limited types, locked");
+    sqlx::raw_sql(
+        "create function fail() returns trigger language plpgsql as $$ begin raise exception 'broken'; end $$;
+         create trigger broken before update on ops_jobs
+         for each row when (new.job_type = 'b') execute function fail();",
+    )
+    .execute(&database.psql)
+    .await
+    .expect("a type whose claims fail");
     let leased = database
         .store
         .claim_due(runner.request(), 2)
@@ -517,4 +521,42 @@ async fn an_error_in_the_middle_of_a_claim_loses_nothing_that_was_taken() {
         .expect("what was taken before the error");
     let ids: Vec<_> = leased.iter().map(|job| job.lease.job_id()).collect();
     assert_eq!(ids, [taken]);
+}
+
+#[tokio::test]
+async fn a_limited_type_is_claimed_by_its_priority_and_never_starved() {
+    let database = Database::new().await;
+    let with = |job_type: &str, priority| NewJob {
+        priority,
+        ..NewJob::new(name(job_type), json!({}))
+    };
+    let crowd = vec![with("crowd", 0); 20];
+    database
+        .store
+        .submit_batch(&crowd, "key:test")
+        .await
+        .expect("recorded");
+    let urgent = database.record_with(with("one", 100)).await.id;
+    database.record_with(with("one", 99)).await;
+    let behind = database.record_with(with("two", 50)).await.id;
+    let mut runner = TestRunner::new("r1", &["crowd", "one", "two"]);
+    runner.types[1].concurrency = Some(1);
+    runner.types[2].concurrency = Some(1);
+    let first = database
+        .store
+        .claim_due(runner.request(), 1)
+        .await
+        .expect("a claim");
+    assert_eq!(first[0].lease.job_id(), urgent);
+    // The type of the next one is full now; what stands behind it has its turn.
+    let next = database
+        .store
+        .claim_due(runner.request(), 2)
+        .await
+        .expect("a claim");
+    assert!(
+        next.iter().any(|job| job.lease.job_id() == behind),
+        "{next:?}"
+    );
+    assert_eq!(next.len(), 2, "the crowd fills the rest");
 }
