@@ -124,7 +124,7 @@ pub async fn start(mut config: Config, handlers: Handlers) -> Result<RunningRunn
     let prepared = prepared.unwrap_or_else(|error| Err(io::Error::other(error)));
     let work_dir = Arc::new(prepared.map_err(StartError::WorkDir)?);
     let boot_id = service::ids::uuid_v7();
-    let name_lock = name_lock(&config, &work_dir, boot_id)?;
+    let name_lock = name_lock(&config, boot_id)?;
     let registry = Registry::new(&mut config, handlers, &store, &work_dir)?;
     let listener = Listener::bind(config.bind, config.tls.as_ref())
         .await
@@ -141,13 +141,8 @@ pub async fn start(mut config: Config, handlers: Handlers) -> Result<RunningRunn
         registry,
         leases: Arc::new(Leases::default()),
         executions: Executions::default(),
-        outcomes: Outcomes::new(
-            config
-                .folders
-                .work
-                .is_some()
-                .then(|| work_dir.path().to_owned()),
-        ),
+        // The folder that was named, not the one of this boot: the next boot looks there.
+        outcomes: Outcomes::new(config.folders.work.clone()),
         app_env: config.shared.app_env,
         stop,
         claiming: Mutex::new(()),
@@ -174,15 +169,11 @@ pub async fn start(mut config: Config, handlers: Handlers) -> Result<RunningRunn
 }
 
 /// A folder that was named is the same after a restart, so that a lock in it tells of the start before.
-fn name_lock(
-    config: &Config,
-    work_dir: &WorkDir,
-    boot_id: uuid::Uuid,
-) -> Result<Option<NameLock>, StartError> {
-    if config.folders.work.is_none() {
+fn name_lock(config: &Config, boot_id: uuid::Uuid) -> Result<Option<NameLock>, StartError> {
+    let Some(folder) = &config.folders.work else {
         return Ok(None);
-    }
-    NameLock::take(work_dir.path(), &config.runner_id, boot_id)
+    };
+    NameLock::take(folder, &config.runner_id, boot_id)
         .map_err(StartError::WorkDir)?
         .map(Some)
         .ok_or_else(|| StartError::NameTaken(config.runner_id.clone()))

@@ -118,6 +118,11 @@ async fn a_runner_that_is_killed_and_started_again_gives_its_jobs_back_at_once()
     let id = record(&store).await;
     let first = start(folder.path(), &database.url, &settings);
     until(&store, id, Status::Running).await;
+    let been_here = folder.path().join("been-here");
+    wait_until("the first attempt is at work", async || {
+        been_here.exists().then_some(())
+    })
+    .await;
     drop(first);
     let killed = Instant::now();
     let _second = start(folder.path(), &database.url, &settings);

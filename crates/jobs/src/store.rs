@@ -18,6 +18,7 @@ mod slots;
 mod submit;
 mod sweep;
 mod triggers;
+mod turns;
 mod verify;
 
 pub use claim::ClaimRequest;
