@@ -181,7 +181,11 @@ impl Stage {
 
     /// How many boots have a folder.
     pub(crate) fn boots(&self) -> usize {
-        fs::read_dir(self.path("work")).expect("a folder").count()
+        let entries = fs::read_dir(self.path("work")).expect("the work folder");
+        let names = entries.map(|entry| entry.expect("an entry").file_name());
+        names
+            .filter(|name| name.to_string_lossy().starts_with("ops-runner-"))
+            .count()
     }
 }
 
