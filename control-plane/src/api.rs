@@ -1,21 +1,32 @@
 //! The table of routes, all on one screen, and what is laid around them. Decides nothing about jobs.
 
+mod artifacts;
 mod batch;
 mod debug_env;
 mod docs;
 mod fleet;
+pub(crate) mod frame;
+mod gates;
 mod health;
 mod job;
+mod links;
 mod list;
+mod log;
 mod meta;
 mod new_job;
 pub(crate) mod openapi;
 mod params;
 mod replay;
+mod schedule_request;
+mod schedules;
+mod stages;
+mod stream;
 mod submit;
 mod tick;
 mod trigger;
+mod upload;
 mod views;
+mod why;
 
 #[cfg(test)]
 mod tests;
@@ -24,7 +35,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::routing::{MethodRouter, get, post};
+use axum::extract::{Request, State};
+use axum::http::{HeaderValue, header};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::Response;
+use axum::routing::{MethodRouter, get, post, put};
 use service::{Concurrency, Flag, Guard, edge, limits};
 
 use crate::app::{App, DATABASE_DEADLINE};
@@ -47,6 +62,8 @@ const OPEN: Gate = Gate::Open;
 const META: Gate = Gate::Meta;
 const JOBS: Gate = Gate::Behind(Flag::Jobs);
 const RUNNER: Gate = Gate::Behind(Flag::Runner);
+const GATES: Gate = Gate::Behind(Flag::Gates);
+const SCHEDULES: Gate = Gate::Behind(Flag::Schedules);
 
 /// The whole table below the bases: path, gate, methods. `api/openapi.rs` describes each of them.
 fn routes() -> Vec<(&'static str, Gate, MethodRouter<Arc<App>>)> {
@@ -55,14 +72,58 @@ fn routes() -> Vec<(&'static str, Gate, MethodRouter<Arc<App>>)> {
         ("/jobs/batch", JOBS, post(batch::submit_batch)),
         ("/jobs/retry", JOBS, post(replay::replay)),
         ("/jobs/{id}", JOBS, get(job::job)),
+        ("/jobs/{id}/why", JOBS, get(why::why)),
         ("/jobs/{id}/events", JOBS, get(job::events)),
-        ("/jobs/{id}/log", JOBS, get(job::log)),
+        ("/jobs/{id}/log", JOBS, get(log::log)),
+        ("/jobs/{id}/events/stream", JOBS, get(stream::events)),
+        ("/jobs/{id}/log/stream", JOBS, get(stream::log)),
+        ("/jobs/{id}/artifacts", JOBS, get(artifacts::list)),
+        (
+            "/jobs/{id}/artifacts/{*name}",
+            JOBS,
+            get(artifacts::download),
+        ),
+        ("/jobs/{id}/artifacts.zip", JOBS, get(artifacts::zip)),
         ("/jobs/{id}/abort", JOBS, post(job::abort)),
         ("/jobs/{id}/retry", JOBS, post(job::retry)),
         ("/jobs/{id}/resume", JOBS, post(job::resume)),
+        ("/gates", GATES, get(gates::open)),
+        ("/jobs/{id}/gates", GATES, get(gates::gates)),
+        (
+            "/jobs/{id}/gates/{name}/approve",
+            GATES,
+            post(gates::approve),
+        ),
+        ("/jobs/{id}/gates/{name}/reject", GATES, post(gates::reject)),
+        ("/jobs/{id}/gates/{name}/links", GATES, post(links::make)),
         (TRIGGER, RUNNER, post(trigger::trigger_runner)),
         (TICK, OPEN, post(tick::tick)),
+        ("/fleet", OPEN, get(fleet::fleet)),
+        ("/fleet/pause", OPEN, post(fleet::pause)),
+        ("/fleet/resume", OPEN, post(fleet::resume)),
         ("/runners", RUNNER, get(fleet::runners)),
+        (
+            "/schedules",
+            SCHEDULES,
+            get(schedules::list).post(schedules::create),
+        ),
+        ("/schedules/preview", SCHEDULES, post(schedules::preview)),
+        (
+            "/schedules/{name}",
+            SCHEDULES,
+            put(schedules::change)
+                .get(schedules::schedule)
+                .delete(schedules::delete),
+        ),
+        ("/schedules/{name}/fire", SCHEDULES, post(schedules::fire)),
+        ("/schedules/{name}/pause", SCHEDULES, post(schedules::pause)),
+        (
+            "/schedules/{name}/resume",
+            SCHEDULES,
+            post(schedules::resume),
+        ),
+        ("/schedules/{name}/fires", SCHEDULES, get(schedules::fires)),
+        ("/schedules/{name}/next", SCHEDULES, get(schedules::next)),
         ("/meta", META, get(meta::meta)),
         ("/debug/env", OPEN, get(debug_env::debug_env)),
         ("/openapi.json", OPEN, get(docs::openapi_json)),
@@ -78,18 +139,50 @@ fn health_routes() -> Router<Arc<App>> {
         .route("/readyz", get(health::readyz))
 }
 
+/// Where signed links lead.
+const LINK: &str = "/gates/{token}";
+
+/// Signed links bear their own right: no base and no key, so that they open from a mail.
+fn link_routes(config: &Config) -> Router<Arc<App>> {
+    if !is_there(GATES, config) {
+        return Router::new();
+    }
+    let link = get(links::show).post(links::decide);
+    let router = Router::new().route(LINK, link);
+    let router = limits::with_timeout(router, config.limits.request_timeout);
+    let router = limits::with_body_limit(router, config.limits.body_bytes);
+    let concurrency = Concurrency::new(config.limits.concurrency, config.limits.queue_timeout);
+    limits::with_concurrency(router, concurrency)
+}
+
 /// The two routes that wait for another service, and so have a limit of their own.
 const TRIGGER: &str = "/trigger_runner";
 const TICK: &str = "/tick";
+
+/// Bytes a second: whoever uploads more slowly may be answered 408.
+const SLOWEST_UPLOAD: u64 = 256 * 1024;
 
 /// The whole service: health for anyone, the rest for those with a key.
 pub(crate) fn router(app: Arc<App>) -> Router {
     let ops = ops(&app.config);
     let guard = Guard::ops_key(app.config.ops_keys.clone());
     let router = health_routes()
+        .merge(link_routes(&app.config))
         .merge(guard.clone().nest(BASE, ops.clone()))
         .merge(guard.nest(ALIAS, ops));
-    edge::wear(router, app.config.cors.as_ref()).with_state(app)
+    edge::wear(router, app.config.cors.as_ref())
+        .layer(from_fn_with_state(Arc::clone(&app), send_elsewhere))
+        .with_state(app)
+}
+
+/// Kept connections would else be closed at the end of the drain, perhaps under a request that is just being sent.
+async fn send_elsewhere(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    let mut response = next.run(request).await;
+    if app.leaving.is_requested() {
+        let headers = response.headers_mut();
+        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
 }
 
 /// What lies below the bases, within its limits: the one that is laid last is asked first.
@@ -101,6 +194,8 @@ fn ops(config: &Config) -> Router<Arc<App>> {
         .map_or(Duration::ZERO, |runner| runner.timeout);
     // As long as any other request, and then as long as the runner and the answers of the database may take.
     let trigger_timeout = request_timeout + waits_for_runner + 5 * DATABASE_DEADLINE;
+    // A slow line needs its time for what it may send.
+    let upload_time = Duration::from_secs(config.limits.upload_bytes / SLOWEST_UPLOAD);
     let mut router = Router::new();
     for (path, gate, methods) in routes() {
         if is_there(gate, config) {
@@ -109,13 +204,18 @@ fn ops(config: &Config) -> Router<Arc<App>> {
             } else {
                 request_timeout
             };
-            router = router.merge(limits::with_timeout(
+            router = router.merge(limits::with_timeouts(
                 Router::new().route(path, methods),
                 timeout,
+                timeout + upload_time,
             ));
         }
     }
-    let router = limits::with_body_limit(router, config.limits.body_bytes);
+    let router = limits::with_body_and_upload_limits(
+        router,
+        config.limits.body_bytes,
+        config.limits.upload_bytes,
+    );
     let concurrency = Concurrency::new(config.limits.concurrency, config.limits.queue_timeout);
     limits::with_concurrency(router, concurrency)
 }

@@ -3,36 +3,47 @@
 use std::time::Duration;
 
 use axum::body::Bytes;
-use jobs::{Job, Name, Pooler, Store, StoreError, StoreOptions};
-use service::{Flag, Flags, Problem};
+use files::{Depot, Place, S3};
+use jobs::{Job, Name, NewJob, Pooler, Store, StoreError, StoreOptions};
+use service::{ArtifactStore, Flag, Flags, Problem, Stop};
 use uuid::Uuid;
 
 use crate::api::openapi;
 use crate::config::Config;
 use crate::cursor::Cursors;
 use crate::error::{self, StartError};
+use crate::gate_links::Links;
+use crate::live::Live;
 use crate::runner_client::{RunnerClient, TriggerAnswer};
 
 /// Longer than this, nobody waits for the database: a 503 must be there within 3 s.
-pub(crate) const DATABASE_DEADLINE: Duration = Duration::from_millis(2800);
+pub(crate) const DATABASE_DEADLINE: Duration = Duration::from_millis(2500);
 
 /// What handlers share; only read after the start.
 pub(crate) struct App {
     /// The jobs.
     pub(crate) store: Store,
+    /// What is watched of them.
+    pub(crate) live: Live,
+    /// Their files.
+    pub(crate) depot: Depot,
     /// Where triggers go; there whenever `RUNNER_ENABLED` is on.
     pub(crate) runner: Option<RunnerClient>,
     /// Signs where a list goes on.
     pub(crate) cursors: Cursors,
+    /// Signs links that decide one gate.
+    pub(crate) links: Links,
     /// The API's description, without what is behind flags that are off.
     pub(crate) openapi: Bytes,
+    /// Requested once the program is about to leave: it still serves, but is not ready any more.
+    pub(crate) leaving: Stop,
     /// What the program was told.
     pub(crate) config: Config,
 }
 
 impl App {
     /// Prepares everything; connects to nothing.
-    pub(crate) fn new(config: Config) -> Result<Self, StartError> {
+    pub(crate) fn new(config: Config, leaving: Stop) -> Result<Self, StartError> {
         let url = config.shared.database_url.expose().to_owned();
         let options = StoreOptions {
             pooler: match config.shared.pooler {
@@ -41,8 +52,12 @@ impl App {
             },
             ..StoreOptions::new(url, config.shared.database_max_connections, "control-plane")
         };
+        let store = Store::new(&options).map_err(StartError::Store)?;
+        let place = place(&config.shared.artifact_store);
         Ok(Self {
-            store: Store::new(&options).map_err(StartError::Store)?,
+            depot: Depot::open(store.clone(), &place).map_err(StartError::Files)?,
+            store,
+            live: Live::new(config.limits.streams),
             runner: config
                 .runner
                 .as_ref()
@@ -50,7 +65,9 @@ impl App {
                 .transpose()
                 .map_err(StartError::RunnerClient)?,
             cursors: Cursors::new(&config.secret_key),
+            links: Links::new(&config.secret_key),
             openapi: Bytes::from(openapi::served(&config).to_string()),
+            leaving,
             config,
         })
     }
@@ -72,16 +89,56 @@ impl App {
         }
     }
 
+    /// Refuses a job of which any part is switched off.
+    pub(crate) fn check_flags_of(&self, new: &NewJob) -> Result<(), Problem> {
+        self.check_flag_of(&new.job_type)?;
+        if !new.stages.is_empty() && !self.flags().is_on(Flag::Gates) {
+            let name = Flag::Gates.name();
+            return Err(Problem::forbidden(format!(
+                "Jobs with stages are behind the flag {name}, which is off."
+            ))
+            .with_member("flag", name));
+        }
+        new.stages
+            .iter()
+            .filter_map(|stage| stage.job_type.as_ref())
+            .try_for_each(|job_type| self.check_flag_of(job_type))
+    }
+
     /// Puts what a trigger came to on record; where that fails, the job is none the worse for it.
     pub(crate) async fn note_trigger(&self, id: Uuid, answer: &TriggerAnswer) {
         // Whatever goes wrong is in the log by then.
         let _ = ask(self.store.note_trigger(id, &answer.to_string())).await;
+        self.live.changed(id);
     }
 
     /// The job, or 404.
     pub(crate) async fn job(&self, id: Uuid) -> Result<Job, Problem> {
         let job = ask(self.store.get_with(id, self.config.stall_after)).await?;
         job.ok_or_else(error::no_such_job)
+    }
+}
+
+/// Where files are kept, as the library of files has it.
+fn place(setting: &ArtifactStore) -> Place {
+    match setting {
+        ArtifactStore::Postgres => Place::Postgres,
+        ArtifactStore::Folder(folder) => Place::Folder(folder.clone()),
+        ArtifactStore::Bucket(bucket) => {
+            let keys = bucket.keys.as_ref();
+            Place::S3(S3 {
+                bucket: bucket.name.clone(),
+                prefix: bucket.prefix.clone(),
+                region: bucket.region.clone(),
+                endpoint: bucket.endpoint.as_ref().map(ToString::to_string),
+                access_key_id: keys.map(|(id, _)| id.expose().to_owned()),
+                secret_access_key: keys.map(|(_, key)| key.expose().to_owned()),
+                session_token: bucket
+                    .session
+                    .as_ref()
+                    .map(|token| token.expose().to_owned()),
+            })
+        }
     }
 }
 

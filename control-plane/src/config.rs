@@ -36,6 +36,8 @@ pub struct Limits {
     pub concurrency: usize,
     /// How long a request over `concurrency` waits before its 429.
     pub queue_timeout: Duration,
+    /// Streams open at once.
+    pub streams: usize,
 }
 
 /// A configuration in which nothing is wrong.
@@ -59,6 +61,8 @@ pub struct Config {
     pub alert_threshold: u32,
     /// What one request may cost.
     pub limits: Limits,
+    /// How long it goes on serving, not ready any more, before it takes no more connections.
+    pub drain_delay: Duration,
     /// Which other origins may call; `None`: no CORS header is ever sent.
     pub cors: Option<Cors>,
     /// Whether `GET /meta` is there.
@@ -95,7 +99,9 @@ impl Config {
                 request_timeout: values.seconds("REQUEST_TIMEOUT_SECONDS"),
                 concurrency: values.integer("MAX_CONCURRENCY"),
                 queue_timeout: values.seconds("QUEUE_TIMEOUT_SECONDS"),
+                streams: values.integer("MAX_STREAMS"),
             },
+            drain_delay: read_drain_delay(&mut values, &shared),
             cors: Cors::read(&mut values),
             meta_enabled: values.switch("META_ENABLED"),
             sources: values.sources().collect(),
@@ -126,6 +132,18 @@ fn read_ops_keys(values: &mut Values, shared: &SharedSettings) -> KeySet {
         values.require("OPS_API_KEY");
     }
     keys
+}
+
+/// Where somebody waits at a terminal, and no balancer is in front, stopping is not delayed.
+fn read_drain_delay(values: &mut Values, shared: &SharedSettings) -> Duration {
+    let usual = if shared.app_env.is_development() {
+        Duration::ZERO
+    } else {
+        Duration::from_secs(5)
+    };
+    values
+        .optional_seconds("CONTROL_PLANE_DRAIN_DELAY_SECONDS")
+        .unwrap_or(usual)
 }
 
 fn read_runner(values: &mut Values, shared: &SharedSettings) -> Option<RunnerAddress> {

@@ -4,7 +4,7 @@ use std::error::Error;
 use std::fmt;
 use std::time::Duration;
 
-use jobs::StoreError;
+use jobs::{Pause, StoreError};
 use service::{Problem, ServeError};
 
 /// After how long a client tries again when the database is away.
@@ -15,6 +15,8 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 pub enum StartError {
     /// The pool of connections cannot be prepared.
     Store(StoreError),
+    /// The place where files are kept cannot be used.
+    Files(files::FileError),
     /// The client for triggers cannot be made.
     RunnerClient(reqwest::Error),
     /// The address cannot be listened on.
@@ -27,6 +29,7 @@ impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Store(_) => "cannot prepare the connections to the database",
+            Self::Files(_) => "cannot use the place for files",
             Self::RunnerClient(_) => "cannot prepare the connections to the runner",
             Self::Listen(_) => "cannot listen",
             Self::Signals(_) => "cannot listen for signals",
@@ -38,6 +41,7 @@ impl Error for StartError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
             Self::Store(cause) => Some(cause),
+            Self::Files(cause) => Some(cause),
             Self::RunnerClient(cause) => Some(cause),
             Self::Listen(cause) => Some(cause),
             Self::Signals(cause) => Some(cause),
@@ -66,6 +70,10 @@ pub(crate) fn problem_of(error: StoreError) -> Problem {
         StoreError::ConcurrencyReached(_) => {
             Problem::conflict("As many jobs of this type run as may run at once.")
         }
+        StoreError::RunsAlone(_) => {
+            Problem::conflict("The job waits for a runner with nothing else at work.")
+        }
+        StoreError::FleetPaused { pause, .. } => paused(&pause),
         StoreError::WrongType(_) => {
             Problem::conflict("No runner was asked that takes this job type.")
         }
@@ -89,6 +97,12 @@ pub(crate) fn problem_of(error: StoreError) -> Problem {
 pub(crate) fn unavailable() -> Problem {
     Problem::unavailable("The database does not answer; try again.", RETRY_AFTER)
         .with_member("failed", "database")
+}
+
+/// 503: somebody has paused the fleet.
+fn paused(pause: &Pause) -> Problem {
+    Problem::unavailable(format!("The fleet is {pause}."), RETRY_AFTER)
+        .with_code("fleet-paused", "Fleet paused")
 }
 
 /// 404 for a job, whether its id is unknown or none at all.
@@ -142,6 +156,18 @@ mod tests {
             (StoreError::ConcurrencyReached(id), 409),
             (StoreError::Outlived(id), 409),
             (StoreError::Contended(id), 409),
+            (StoreError::RunsAlone(id), 409),
+            (
+                StoreError::FleetPaused {
+                    job_id: None,
+                    pause: Box::new(Pause {
+                        at: time::OffsetDateTime::UNIX_EPOCH,
+                        by: "key:x".to_owned(),
+                        reason: None,
+                    }),
+                },
+                503,
+            ),
             (StoreError::WrongType(id), 409),
             (StoreError::IdempotencyConflict(id), 422),
             (StoreError::LeaseLost(id), 409),

@@ -5,10 +5,13 @@ mod app;
 mod config;
 mod cursor;
 mod error;
+mod gate_links;
+mod live;
 mod runner_client;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use service::{ConnectionLimits, Listener, Stop, Stopper};
 use tokio::task::JoinSet;
@@ -22,7 +25,11 @@ pub use crate::error::StartError;
 #[derive(Debug)]
 pub struct ControlPlane {
     address: SocketAddr,
+    /// Says that it is not ready any more.
+    leaver: Stopper,
+    /// Says that it takes no more connections.
     stopper: Stopper,
+    drain_delay: Duration,
     serving: JoinSet<()>,
 }
 
@@ -32,24 +39,47 @@ pub struct ControlPlane {
 /// When the address cannot be listened on, or a client cannot be prepared.
 pub async fn start(config: Config) -> Result<ControlPlane, StartError> {
     let bind = config.bind;
-    let limits = ConnectionLimits::for_concurrency(config.limits.concurrency);
+    let mut limits = ConnectionLimits::for_concurrency(config.limits.concurrency);
+    // Who watches keeps nobody else out.
+    limits.connections = limits.connections.saturating_add(config.limits.streams);
     for warning in &config.shared.warnings {
         tracing::warn!(event = "setting_unknown", "{warning}");
     }
-    let router = api::router(Arc::new(App::new(config)?));
+    let drain_delay = config.drain_delay;
+    let (leaver, leaving) = Stop::new();
+    let app = Arc::new(App::new(config, leaving)?);
+    let router = api::router(Arc::clone(&app));
     let listener = Listener::bind(bind, None)
         .await
         .map_err(StartError::Listen)?;
     let address = listener.address();
     let (stopper, stop) = Stop::new();
     let mut serving = JoinSet::new();
-    serving.spawn(service::serve(listener, router, limits, stop));
+    // One task: where either is still at work, the whole is.
+    serving.spawn(async move {
+        tokio::join!(
+            keep_live(app, stop.clone()),
+            service::serve(listener, router, limits, stop),
+        );
+    });
     tracing::info!(event = "started", %address, version = env!("CARGO_PKG_VERSION"));
     Ok(ControlPlane {
         address,
+        leaver,
         stopper,
+        drain_delay,
         serving,
     })
+}
+
+/// Serves the streams, and ends them when stopping is requested: their clients come back, to another copy or the next.
+async fn keep_live(app: Arc<App>, stop: Stop) {
+    let reading = app.live.clone().look_after(app.store.clone());
+    tokio::select! {
+        () = stop.requested() => {}
+        () = reading => {}
+    }
+    app.live.end();
 }
 
 impl ControlPlane {
@@ -69,10 +99,16 @@ impl ControlPlane {
         while self.serving.join_next().await.is_some() {}
     }
 
-    /// Serves until stopping is requested, then stops; asked again, at once.
+    /// Serves until stopping is requested; then it is not ready any more, goes on serving until balancers have noticed,
+    /// finishes what is at work, and ends. Asked again, it ends at once.
     pub async fn run_until(mut self, stop: Stop) {
         tokio::select! {
-            () = stop.requested() => self.stopper.stop(),
+            () = stop.requested() => self.leaver.stop(),
+            _ = self.serving.join_next() => return,
+        }
+        tokio::select! {
+            () = tokio::time::sleep(self.drain_delay) => self.stopper.stop(),
+            () = stop.at_once() => {}
             _ = self.serving.join_next() => return,
         }
         tokio::select! {

@@ -20,6 +20,7 @@ async fn main() -> ExitCode {
         Err(error) => return cli::refuse_settings("control-plane", &error).into(),
     };
     telemetry::init(&config.shared.log);
+    allow_many_files();
     let ended = until_signals(|stop| run(config, stop))
         .await
         .map_err(StartError::Signals);
@@ -27,6 +28,20 @@ async fn main() -> ExitCode {
         Ok(()) => Exit::Ok.into(),
         Err(error) => cli::fail("control-plane", &error).into(),
     }
+}
+
+/// Every connection is a file, and the usual soft limit is fewer than there may be streams.
+fn allow_many_files() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    // Where it is refused, the old limit holds.
+    let _ = setrlimit(
+        Resource::Nofile,
+        Rlimit {
+            current: maximum,
+            maximum,
+        },
+    );
 }
 
 async fn run(config: Config, stop: Stop) -> Result<(), StartError> {

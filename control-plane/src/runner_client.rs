@@ -1,6 +1,7 @@
 //! The nudge: tells the runner to take a queued job, and reads its answer. Bounded in time and size; changes no row.
 
 use std::fmt;
+use std::time::{Duration, Instant};
 
 use axum::http::StatusCode;
 use jobs::{Status, Trigger, TriggerAccepted, storable_text};
@@ -56,6 +57,7 @@ pub(crate) struct RunnerClient {
     http: reqwest::Client,
     url: Url,
     token: Secret,
+    timeout: Duration,
 }
 
 impl RunnerClient {
@@ -66,22 +68,41 @@ impl RunnerClient {
             http: http_client::client(address.timeout, user_agent)?,
             url: run_url(&address.url),
             token: address.token.clone(),
+            timeout: address.timeout,
         })
     }
 
     /// Asks the runner to take the job; whatever goes wrong is an answer too.
     pub(crate) async fn trigger(&self, job_id: Uuid, request_id: &str) -> TriggerAnswer {
-        let request = self
+        let asked_at = Instant::now();
+        let mut answer = self.ask(job_id, request_id, self.timeout).await;
+        if let Err(error) = &answer
+            && broke_off(error)
+        {
+            // A kept connection may end just as it is used, whenever a runner is replaced. Asking again is safe: a
+            // job is claimed once, however often it is triggered.
+            let left = self.timeout.saturating_sub(asked_at.elapsed());
+            answer = self.ask(job_id, request_id, left).await;
+        }
+        answer.unwrap_or_else(|error| explain(error, job_id))
+    }
+
+    async fn ask(
+        &self,
+        job_id: Uuid,
+        request_id: &str,
+        timeout: Duration,
+    ) -> Result<TriggerAnswer, reqwest::Error> {
+        let response = self
             .http
             .post(self.url.clone())
+            .timeout(timeout)
             .header("X-Runner-Token", self.token.expose())
             .header("X-Request-Id", request_id)
-            .json(&Trigger { job_id });
-        let answer = match request.send().await {
-            Ok(response) => read(response, job_id).await,
-            Err(error) => Err(error),
-        };
-        answer.unwrap_or_else(|error| explain(error, job_id))
+            .json(&Trigger { job_id })
+            .send()
+            .await?;
+        read(response, job_id).await
     }
 }
 
@@ -151,6 +172,11 @@ fn reason(status: StatusCode, body: &[u8]) -> String {
         }
         None => format!("it answered {}", status.as_u16()),
     }
+}
+
+/// The connection was there, and ended without an answer.
+fn broke_off(error: &reqwest::Error) -> bool {
+    !error.is_connect() && !error.is_timeout()
 }
 
 fn explain(error: reqwest::Error, job_id: Uuid) -> TriggerAnswer {

@@ -125,6 +125,8 @@ impl Service {
             runner: &runner,
             types: &types,
             lease,
+            at_work: 0,
+            stages: true,
         };
         self.store.claim_by_id(request, id).await.expect("a lease")
     }
@@ -139,7 +141,7 @@ fn new() -> NewJob {
 }
 
 fn counts(recovered: u64, expired: u64, triggered: u64) -> Value {
-    json!({ "recovered": recovered, "expired": expired, "triggered": triggered, "fired": 0 })
+    json!({ "recovered": recovered, "expired": expired, "triggered": triggered, "fired": 0, "settled": 0 })
 }
 
 #[tokio::test]

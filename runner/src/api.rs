@@ -1,6 +1,7 @@
 //! The runner's routes: who may ask, what is asked, what is answered. Decides nothing about jobs.
 
 mod run;
+mod sync_run;
 mod view;
 
 use std::sync::Arc;
@@ -8,14 +9,14 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::routing::{any, get, post};
 use axum::{Json, Router};
-use service::{Guard, KeySet, Problem, Readiness, edge, health, limits};
+use service::{Flag, Flags, Guard, KeySet, Problem, Readiness, edge, health, limits};
 
 use crate::app::App;
 use crate::error::problem;
 use view::{MetaView, TickView};
 
 /// Every route.
-pub(crate) fn router(app: &Arc<App>, tokens: KeySet) -> Router {
+pub(crate) fn router(app: &Arc<App>, tokens: KeySet, flags: Flags) -> Router {
     let guarded = Router::new()
         .route("/run", post(run::run))
         .route("/tick", post(tick))
@@ -25,9 +26,20 @@ pub(crate) fn router(app: &Arc<App>, tokens: KeySet) -> Router {
         .route("/{*path}", any(nothing));
     let guarded = limits::with_body_limit(guarded, app.limits.body_bytes);
     let guarded = limits::with_timeout(guarded, app.limits.request_timeout);
+    let guarded = if flags.is_on(Flag::SyncRun) {
+        guarded.merge(sync_route(app))
+    } else {
+        guarded
+    };
     let open = health::routes().route("/readyz", get(readyz));
     let router = open.merge(Guard::runner_token(tokens).protect(guarded));
     edge::wear(router, None).with_state(Arc::clone(app))
+}
+
+/// It has limits of its own: it reads files, and waits for a job.
+fn sync_route(app: &App) -> Router<Arc<App>> {
+    let route = Router::new().route("/v1/run", post(sync_run::sync_run));
+    limits::with_body_and_upload_limits(route, app.limits.body_bytes, app.limits.upload_bytes)
 }
 
 async fn readyz(State(app): State<Arc<App>>) -> Readiness {
@@ -40,12 +52,12 @@ async fn tick(
     service::OptionalJson(()): service::OptionalJson<()>,
 ) -> Result<Json<TickView>, Problem> {
     run::refuse_unless_taking(&app)?;
-    let swept = crate::housekeeping::tick(&app).await.map_err(problem)?;
+    let done = crate::housekeeping::tick(&app).await.map_err(problem)?;
     let claimed = run::claim_due(&app).await?;
     Ok(Json(TickView {
         claimed,
-        recovered: swept.recovered,
-        fired: 0,
+        recovered: done.swept.recovered,
+        fired: done.fired.fired,
     }))
 }
 

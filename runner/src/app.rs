@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use files::Depot;
 use jobs::{ClaimRequest, RunnerIdentity, RunnerReport, Store, StoreError};
-use service::{AppEnv, Readiness, Stop};
+use service::{AppEnv, Flags, Readiness, Stop};
 use tokio::sync::{Mutex, Notify};
 
 use crate::config::Limits;
@@ -14,6 +15,8 @@ use crate::lease_keeper::Leases;
 use crate::outcome_file::Outcomes;
 use crate::registry::Registry;
 use crate::slots::Slots;
+use crate::supervised::Loops;
+use crate::work_dir::WorkDir;
 
 /// Who asks whether it is ready waits no longer.
 const PATIENCE: Duration = Duration::from_millis(2500);
@@ -27,27 +30,36 @@ pub(crate) struct App {
     pub(crate) identity: RunnerIdentity,
     pub(crate) limits: Limits,
     pub(crate) store: Store,
+    pub(crate) depot: Depot,
+    pub(crate) work_dir: Arc<WorkDir>,
     pub(crate) registry: Registry,
     pub(crate) slots: Slots,
     pub(crate) leases: Arc<Leases>,
     pub(crate) executions: Executions,
     pub(crate) outcomes: Outcomes,
     pub(crate) app_env: AppEnv,
+    pub(crate) flags: Flags,
     /// Once it is requested, nothing new is taken.
     pub(crate) stop: Stop,
     /// One claim of due work at a time; a trigger that finds no slot waits for it, since it holds all that are free.
     pub(crate) claiming: Mutex<()>,
     pub(crate) backlog: Backlog,
+    /// Told whenever a job has ended here.
+    pub(crate) ended: Notify,
+    pub(crate) loops: Arc<Loops>,
     /// Whether this process bears its runner's name; before that, and after it has lost it, nothing is taken.
     pub(crate) admitted: AtomicBool,
 }
 
 impl App {
-    pub(crate) fn claim_request(&self) -> ClaimRequest<'_> {
+    /// What is asked of a claim while so many jobs are at work, or about to be.
+    pub(crate) fn claim_request(&self, at_work: usize) -> ClaimRequest<'_> {
         ClaimRequest {
             runner: &self.identity,
             types: self.registry.terms(),
             lease: self.limits.lease,
+            at_work,
+            stages: self.registry.takes_stages(),
         }
     }
 
@@ -61,6 +73,8 @@ impl App {
             slots_total: count(self.slots.total()),
             slots_used: count(self.leases.count()),
             draining: self.stop.is_requested(),
+            poll: self.limits.poll_interval,
+            types: self.registry.terms(),
         }
     }
 
@@ -92,6 +106,12 @@ impl App {
             return Readiness::NotReady {
                 part: "draining",
                 detail,
+            };
+        }
+        if let Some(part) = self.loops.down() {
+            return Readiness::NotReady {
+                part,
+                detail: "This loop has failed and is begun anew: see the log.".to_owned(),
             };
         }
         match self.database_readiness().await {

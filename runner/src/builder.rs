@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use service::ServeError;
 use service::cli::{self, Exit};
 use service::settings::{Environment, Sources};
 
@@ -84,7 +85,11 @@ impl Builder {
         };
         match runtime.block_on(serve(config, self.handlers)) {
             Ok(()) => Exit::Ok.into(),
-            Err(error @ (StartError::JobTypes(_) | StartError::NameTaken(_))) => {
+            Err(
+                error @ (StartError::JobTypes(_)
+                | StartError::NameTaken(_)
+                | StartError::Serve(ServeError::Pem(..) | ServeError::Tls(_))),
+            ) => {
                 let _ = cli::fail(self.program, &error);
                 Exit::WrongUsage.into()
             }

@@ -12,7 +12,9 @@ use std::time::Duration;
 
 use jobs::Name;
 use service::settings::{Fallback, Kind, Setting, SettingsError, SharedSettings, Sources, Values};
-use service::{KeySet, TlsFiles};
+use service::{KeySet, Secret, TlsFiles};
+
+use crate::secrets;
 
 /// The runner's own settings; it has the shared ones and the flags beside them.
 pub const SETTINGS: &[Setting] = &[
@@ -71,6 +73,18 @@ pub const SETTINGS: &[Setting] = &[
         "how often it looks for due jobs when nothing woke it; `0`: only when triggered or called by cron",
     ),
     Setting::new(
+        "RUNNER_LISTEN",
+        Kind::Switch,
+        Fallback::Means("`1` where it polls, `0` with `RUNNER_POLL_INTERVAL_SECONDS=0`"),
+        "`1`: due jobs are taken as soon as NOTIFY tells of them, on a connection beside the pool; a lost hint costs a poll interval",
+    ),
+    Setting::new(
+        "DATABASE_DIRECT_URL",
+        Kind::DatabaseUrl,
+        Fallback::Unset,
+        "the same database without a pooler, to listen on; with `DATABASE_POOLER=transaction` there are no hints without it",
+    ),
+    Setting::new(
         "RUNNER_LEASE_SECONDS",
         Kind::Seconds(1, 3600),
         Fallback::Is("30"),
@@ -92,7 +106,7 @@ pub const SETTINGS: &[Setting] = &[
         "RUNNER_MAX_UPLOAD_BYTES",
         Kind::Integer(1, u64::MAX),
         Fallback::Is("26214400"),
-        "over it: 413; JSON bodies end at a mebibyte already",
+        "files of a synchronous run, over it: 413; no artifact is larger; JSON bodies end at a mebibyte already",
     ),
     Setting::new(
         "RUNNER_WORK_DIR",
@@ -105,6 +119,12 @@ pub const SETTINGS: &[Setting] = &[
         Kind::Switch,
         Fallback::Is("0"),
         "`1`: run folders are kept",
+    ),
+    Setting::new(
+        "RUNNER_CGROUP",
+        Kind::Text,
+        Fallback::Is("auto"),
+        "the cgroup (v2) below which each run has its own: `auto` is the one delegated to the runner, where there is one; `off`; or a path",
     ),
     Setting::new(
         "TMPDIR",
@@ -137,10 +157,23 @@ pub struct Config {
     pub(crate) runner_id: String,
     pub(crate) allowlist: BTreeSet<Name>,
     pub(crate) limits: Limits,
+    pub(crate) hints: HintSource,
     pub(crate) folders: Folders,
     pub(crate) child_environment: Vec<(String, String)>,
     pub(crate) job_types: Vec<DeclaredType>,
     pub(crate) shim: Option<PathBuf>,
+    /// What must not be seen in what handlers print.
+    pub(crate) secrets: Vec<Secret>,
+    pub(crate) cgroup: CgroupSetting,
+}
+
+/// Where runs have their cgroups.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum CgroupSetting {
+    /// Where one was delegated.
+    Auto,
+    Off,
+    At(PathBuf),
 }
 
 /// How much, and how long.
@@ -154,6 +187,16 @@ pub(crate) struct Limits {
     pub(crate) drain: Duration,
     pub(crate) request_timeout: Duration,
     pub(crate) body_bytes: u64,
+    pub(crate) upload_bytes: u64,
+}
+
+/// How it hears that work has arrived.
+#[derive(Clone, Debug)]
+pub(crate) enum HintSource {
+    /// Not at all: it only looks.
+    None,
+    /// By NOTIFY, at the direct address if one is given.
+    Notify(Option<Secret>),
 }
 
 /// Where runs have their folders.
@@ -180,19 +223,27 @@ impl Config {
     pub fn load(sources: Sources) -> Result<Self, SettingsError> {
         let tables = [SharedSettings::SETTINGS, service::flags::SETTINGS, SETTINGS];
         let mut values = Values::load(&tables, &["job_types"], sources);
-        let config = Self {
+        let tokens = values.secret_list("RUNNER_TOKEN");
+        let mut config = Self {
             shared: SharedSettings::read(&mut values),
-            tokens: KeySet::new(&values.secret_list("RUNNER_TOKEN")),
+            tokens: KeySet::new(&tokens),
             bind: values.bind_address("RUNNER_BIND"),
             tls: tls(&mut values),
             runner_id: runner_id(&mut values),
             allowlist: allowlist(&mut values),
             limits: limits(&mut values),
+            hints: hints(&mut values),
             folders: folders(&mut values),
             child_environment: child_environment::read(&mut values),
             job_types: job_types::read(&mut values),
             shim: None,
+            secrets: tokens,
+            cgroup: cgroup(&mut values),
         };
+        let in_address = secrets::of_address(config.shared.database_url.expose());
+        config
+            .secrets
+            .extend(in_address.into_iter().map(Secret::new));
         if !jobs::is_usable_address(config.shared.database_url.expose()) {
             values.refuse("DATABASE_URL", jobs::UNUSABLE_ADDRESS);
         }
@@ -264,6 +315,7 @@ fn allowlist(values: &mut Values) -> BTreeSet<Name> {
 
 fn limits(values: &mut Values) -> Limits {
     let poll_interval = values.seconds("RUNNER_POLL_INTERVAL_SECONDS");
+    let upload_bytes = values.integer::<u64>("RUNNER_MAX_UPLOAD_BYTES");
     Limits {
         slots: values.integer("RUNNER_CONCURRENCY"),
         queue_timeout: values.seconds("RUNNER_QUEUE_TIMEOUT_SECONDS"),
@@ -271,9 +323,40 @@ fn limits(values: &mut Values) -> Limits {
         lease: values.seconds("RUNNER_LEASE_SECONDS"),
         drain: values.seconds("RUNNER_DRAIN_SECONDS"),
         request_timeout: values.seconds("RUNNER_REQUEST_TIMEOUT_SECONDS"),
-        body_bytes: values
-            .integer::<u64>("RUNNER_MAX_UPLOAD_BYTES")
-            .min(LARGEST_JSON),
+        body_bytes: upload_bytes.min(LARGEST_JSON),
+        upload_bytes,
+    }
+}
+
+fn hints(values: &mut Values) -> HintSource {
+    let polls = !values.seconds("RUNNER_POLL_INTERVAL_SECONDS").is_zero();
+    let direct = values.optional_database_url("DATABASE_DIRECT_URL");
+    if direct
+        .as_ref()
+        .is_some_and(|url| !jobs::is_usable_address(url.expose()))
+    {
+        values.refuse("DATABASE_DIRECT_URL", jobs::UNUSABLE_ADDRESS);
+    }
+    if values.optional_switch("RUNNER_LISTEN").unwrap_or(polls) {
+        HintSource::Notify(direct)
+    } else {
+        HintSource::None
+    }
+}
+
+fn cgroup(values: &mut Values) -> CgroupSetting {
+    match values.optional_text("RUNNER_CGROUP").as_deref() {
+        None | Some("auto") => CgroupSetting::Auto,
+        Some("off") => CgroupSetting::Off,
+        Some(path) => {
+            if !path.starts_with('/') {
+                values.refuse(
+                    "RUNNER_CGROUP",
+                    "is no cgroup: set it to auto, off or an absolute path",
+                );
+            }
+            CgroupSetting::At(PathBuf::from(path))
+        }
     }
 }
 

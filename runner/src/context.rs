@@ -1,35 +1,46 @@
 //! What a handler knows of the attempt that it runs, and what it may say about it. It sees neither the row nor the lease.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use jobs::{LeaseKey, Name, ProgressKind, Store};
+use files::Depot;
+use jobs::{LeaseKey, Name, ProgressKind, StageAtWork};
 use serde_json::{Value, json};
+use service::Stop;
+use tokio::sync::OnceCell;
 use uuid::Uuid;
 
 use crate::error::JobError;
+use crate::inputs;
 use crate::interruption::Bell;
+use crate::keeping::blocking;
+use crate::mask::Masks;
 use crate::output::{Output, Stream};
-
-/// A report is worth no longer wait.
-const PATIENCE: Duration = Duration::from_secs(5);
-
-/// What became of a report.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Report {
-    Stored,
-    LeftOut,
-}
+use crate::process::Term;
+use crate::reports::Reports;
+use crate::run_folder::RunFolder;
+use crate::work_dir::WorkDir;
 
 /// One attempt, as its handler sees it. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Context {
     pub(crate) key: LeaseKey,
     pub(crate) job_type: Name,
+    pub(crate) stage: Option<Arc<StageAtWork>>,
     pub(crate) timeout: Option<Duration>,
-    pub(crate) store: Store,
     pub(crate) output: Arc<Output>,
+    pub(crate) reports: Arc<Reports>,
+    pub(crate) masks: Arc<Masks>,
     pub(crate) bell: Bell,
+    pub(crate) depot: Depot,
+    pub(crate) work_dir: Arc<WorkDir>,
+    /// The folder of this run, once somebody has asked for it.
+    pub(crate) folder: Arc<OnceCell<Arc<RunFolder>>>,
+    /// The largest file that is kept.
+    pub(crate) limit: u64,
+    pub(crate) stop: Stop,
+    pub(crate) term: Term,
 }
 
 impl Context {
@@ -48,12 +59,18 @@ impl Context {
         self.key.attempt
     }
 
+    /// The stage of the job that this is, with the results of the stages before it; `None` for a job without stages.
+    pub fn stage(&self) -> Option<&StageAtWork> {
+        self.stage.as_deref()
+    }
+
     /// The fencing number: it only grows, so that a side effect elsewhere can refuse one lower than it has seen.
     pub fn fence(&self) -> i64 {
         self.key.fence
     }
 
-    /// Tells how far the work is, from 0.0 to 1.0; kept on the job and as an event.
+    /// Tells how far the work is, from 0.0 to 1.0; kept on the job and as an event. Told more often than about once a
+    /// second for long, only the latest of each second is kept, and the last of all.
     ///
     /// # Errors
     /// [`JobError::Fail`] when `fraction` is out of range. A report that cannot be stored is left out, no error.
@@ -72,6 +89,37 @@ impl Context {
         self.output.push(Stream::Stdout, b"\n");
     }
 
+    /// The folder with the files that were uploaded with the job, under safe names; `inputs.json` beside it lists them with
+    /// the names that their sender gave them.
+    ///
+    /// # Errors
+    /// When they cannot be had or written: worth another attempt.
+    pub async fn input_dir(&self) -> Result<PathBuf, JobError> {
+        Ok(self.folder().await?.inputs())
+    }
+
+    /// The folder for files to keep: what is in it when the handler has ended becomes the job's artifacts.
+    ///
+    /// # Errors
+    /// When it cannot be made: worth another attempt.
+    pub async fn artifacts_dir(&self) -> Result<PathBuf, JobError> {
+        Ok(self.folder().await?.artifacts())
+    }
+
+    /// The folder of this run, made and filled with the job's inputs when first asked for.
+    pub(crate) async fn folder(&self) -> Result<&Arc<RunFolder>, JobError> {
+        let make = async || {
+            let (work_dir, key) = (Arc::clone(&self.work_dir), self.key);
+            let made = blocking(move || work_dir.run_folder(key).map(Arc::new)).await;
+            let folder = made.map_err(|error| {
+                JobError::retry(format!("the folder of the run could not be made: {error}"))
+            })?;
+            inputs::place(&self.depot, self.key.job_id, &folder).await?;
+            Ok(folder)
+        };
+        self.folder.get_or_try_init(make).await
+    }
+
     /// Ends when the attempt is to stop: aborted, timed out, its lease lost, or the runner shutting down. The handler
     /// then has two seconds to clean up; whatever it returns, the attempt ends as that reason has it.
     pub async fn cancelled(&self) {
@@ -83,18 +131,8 @@ impl Context {
         self.bell.rung().is_some()
     }
 
-    pub(crate) async fn report(&self, kind: ProgressKind, data: Value) -> Report {
-        let stored =
-            tokio::time::timeout(PATIENCE, self.store.report_progress(self.key, kind, data)).await;
-        match stored {
-            Ok(Ok(())) => return Report::Stored,
-            Ok(Err(error)) => {
-                tracing::warn!(event = "progress_not_stored", job_id = %self.key.job_id, %error);
-            }
-            Err(_) => {
-                tracing::warn!(event = "progress_not_stored", job_id = %self.key.job_id, "no answer in time");
-            }
-        }
-        Report::LeftOut
+    /// Hands on a report, masked; it is stored with others, soon.
+    pub(crate) async fn report(&self, kind: ProgressKind, data: Value) {
+        self.reports.add(kind, self.masks.value(data));
     }
 }

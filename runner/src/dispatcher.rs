@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use jobs::{LeasedJob, NewJob, Outcome, Status, StoreError, TriggerAccepted};
+use jobs::{Inputs, LeasedJob, NewJob, Outcome, Status, StoreError, TriggerAccepted};
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
@@ -16,6 +16,11 @@ use crate::slots::Slot;
 /// How long a claim may take, beyond every limit of the store: a connection may die without a word.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
+/// Few slots are filled by one statement.
+const SMALL_BATCH: usize = 32;
+/// Beyond this a larger statement is no cheaper a job.
+const LARGE_BATCH: usize = 500;
+
 /// What a trigger asks for.
 #[derive(Debug)]
 pub(crate) enum Take {
@@ -23,6 +28,8 @@ pub(crate) enum Take {
     Queued(Uuid),
     /// A job that is recorded first.
     New(Box<NewJob>),
+    /// A job that is recorded first, with files, and is not left behind where it cannot run here at once.
+    Sync(Box<NewJob>, Inputs),
 }
 
 /// What became of a trigger.
@@ -62,26 +69,77 @@ pub(crate) async fn dispatch(app: Arc<App>) {
 /// When the database does not answer.
 pub(crate) async fn tick(app: &Arc<App>) -> Result<usize, StoreError> {
     let _turn = app.claiming.lock().await;
-    if !app.takes_work() {
+    // Those whose finishes were just committed together free their slots now: one claim for all of them.
+    tokio::task::yield_now().await;
+    let mut slots = Vec::new();
+    let mut count = 0;
+    for _ in 0..app.slots.total().div_ceil(batch(app)) {
+        slots.extend(app.slots.take_all());
+        if slots.is_empty() {
+            app.backlog.note(true);
+            break;
+        }
+        let asked = slots.len().min(batch(app));
+        let claimed = claim_batch(app, &mut slots, asked).await;
+        // What was claimed before is at work.
+        let claimed = match claimed {
+            Err(error) if count == 0 => return Err(error),
+            Err(error) => {
+                tracing::warn!(event = "claim_failed", %error);
+                break;
+            }
+            Ok(claimed) => claimed,
+        };
+        count += claimed;
+        if claimed < asked {
+            return Ok(count);
+        }
+    }
+    drop(slots);
+    // There may be more, and slots for it.
+    app.backlog.slot_freed();
+    Ok(count)
+}
+
+/// So many are claimed in a statement at most: half of all, so that some are at work while others are claimed.
+fn batch(app: &App) -> usize {
+    app.slots
+        .total()
+        .div_ceil(2)
+        .clamp(SMALL_BATCH, LARGE_BATCH)
+}
+
+/// Claims up to `asked` jobs into these slots; gives how many.
+async fn claim_batch(
+    app: &Arc<App>,
+    slots: &mut Vec<Slot>,
+    asked: usize,
+) -> Result<usize, StoreError> {
+    if !app.takes_work() || app.registry.terms().is_empty() {
+        app.backlog.note(app.registry.terms().is_empty());
         return Ok(0);
     }
-    let slots = app.slots.take_all();
-    if slots.is_empty() || app.registry.terms().is_empty() {
-        app.backlog.note(true);
-        return Ok(0);
-    }
-    let most = i64::try_from(slots.len()).unwrap_or(i64::MAX);
-    let claimed = app.store.claim_due(app.claim_request(), most).await?;
-    app.backlog.note(claimed.len() >= slots.len());
+    let most = i64::try_from(asked).unwrap_or(i64::MAX);
+    let at_work = app.slots.total().saturating_sub(slots.len());
+    let claimed = app
+        .store
+        .claim_due(app.claim_request(at_work), most)
+        .await?;
+    let alone = claimed.iter().any(|leased| leased.alone);
+    app.backlog.note(alone || claimed.len() >= asked);
     let held: Vec<_> = claimed
         .into_iter()
         .map(|leased| hold(app, leased))
         .collect();
     let count = held.len();
-    let mut slots = slots.into_iter();
     for (leased, held) in held {
-        match slots.next() {
-            Some(slot) => start(app, slot, leased, held),
+        match slots.pop() {
+            Some(mut slot) => {
+                if leased.alone {
+                    slot.widen(slots.drain(..));
+                }
+                start(app, slot, leased, held);
+            }
             None => give_back(app, leased, held),
         }
     }
@@ -91,7 +149,7 @@ pub(crate) async fn tick(app: &Arc<App>) -> Result<usize, StoreError> {
 /// Takes one job into a slot; gives no answer when the runner is stopping. The task that claims is the one that runs, so that a caller who hangs up changes nothing.
 pub(crate) fn take(
     app: &Arc<App>,
-    slot: Slot,
+    mut slot: Slot,
     what: Take,
 ) -> oneshot::Receiver<Result<Taken, StoreError>> {
     let (tell, told) = oneshot::channel();
@@ -101,20 +159,30 @@ pub(crate) fn take(
         if !of_task.takes_work() {
             return;
         }
+        let is_awaited = matches!(what, Take::Sync(..));
         let claimed = match what {
-            Take::Queued(id) => claim(&of_task, id)
+            Take::Queued(id) => claim(&of_task, &mut slot, id)
                 .await
                 .map(|(leased, held)| Recorded::Claimed(leased, held)),
-            Take::New(new) => record(&of_task, *new).await,
+            Take::New(new) => record(&of_task, &mut slot, *new, &Inputs::default()).await,
+            Take::Sync(new, inputs) => record_for_now(&of_task, &mut slot, *new, &inputs).await,
         };
-        // Whoever asked may have hung up; the work goes on.
+        // Whoever asked may have hung up; the work goes on, unless it was for them alone.
         match claimed {
             Ok(Recorded::Claimed(leased, held)) => {
-                let _ = tell.send(Ok(Taken::Accepted(accepted(&leased))));
+                let told = tell.send(Ok(Taken::Accepted(accepted(&leased))));
+                if told.is_err() && is_awaited {
+                    abandon(&of_task, leased.lease.job_id()).await;
+                }
                 execute(of_task, slot, *leased, held).await;
             }
             Ok(Recorded::Elsewhere(taken)) => {
-                let _ = tell.send(Ok(taken));
+                let told = tell.send(Ok(taken));
+                if let Err(Ok(Taken::Accepted(elsewhere))) = told
+                    && is_awaited
+                {
+                    abandon(&of_task, elsewhere.job_id).await;
+                }
             }
             Err(error) => {
                 let _ = tell.send(Err(error));
@@ -124,23 +192,87 @@ pub(crate) fn take(
     told
 }
 
+/// Aborts a job whose only caller has hung up.
+pub(crate) async fn abandon(app: &App, id: Uuid) {
+    let why = Some("the caller of the synchronous run hung up");
+    match app.store.abort(id, &app.identity.actor(), why).await {
+        Ok(_) => {
+            app.leases.abort(id);
+        }
+        // It has ended, which is as well, or it ends at its timeout.
+        Err(error) => tracing::warn!(event = "abort_failed", job_id = %id, %error),
+    }
+}
+
 enum Recorded {
     Claimed(Box<LeasedJob>, Held),
     Elsewhere(Taken),
 }
 
-async fn claim(app: &Arc<App>, id: Uuid) -> Result<(Box<LeasedJob>, Held), StoreError> {
-    let leased = app.store.claim_by_id(app.claim_request(), id).await?;
+/// Claims by id. A job that must run alone is claimed only once every other slot is held too, and keeps them.
+async fn claim(
+    app: &Arc<App>,
+    slot: &mut Slot,
+    id: Uuid,
+) -> Result<(Box<LeasedJob>, Held), StoreError> {
+    let in_company = app.claim_request(1);
+    let leased = match app.store.claim_by_id(in_company, id).await {
+        Err(StoreError::RunsAlone(_)) => {
+            let others = app.slots.take_all();
+            let at_work = app.slots.total().saturating_sub(others.len() + 1);
+            let leased = app
+                .store
+                .claim_by_id(app.claim_request(at_work), id)
+                .await?;
+            slot.widen(others);
+            leased
+        }
+        claimed => claimed?,
+    };
     let (leased, held) = hold(app, leased);
     Ok((Box::new(leased), held))
 }
 
+/// As [`record`], for a caller who waits: a job that cannot run now is nobody's any more.
+async fn record_for_now(
+    app: &Arc<App>,
+    slot: &mut Slot,
+    new: NewJob,
+    inputs: &Inputs,
+) -> Result<Recorded, StoreError> {
+    let recorded = record(app, slot, new, inputs).await;
+    if let Err(
+        StoreError::ConcurrencyReached(id)
+        | StoreError::Contended(id)
+        | StoreError::RunsAlone(id)
+        | StoreError::FleetPaused {
+            job_id: Some(id), ..
+        },
+    ) = &recorded
+    {
+        let why = Some("a synchronous run that could not begin at once");
+        if let Err(error) = app.store.abort(*id, &app.identity.actor(), why).await {
+            tracing::warn!(event = "abort_failed", job_id = %id, %error);
+        }
+    }
+    recorded
+}
+
 /// Records a job and claims it; if somebody was faster, or the request is a repeated one, says where its job stands.
-async fn record(app: &Arc<App>, new: NewJob) -> Result<Recorded, StoreError> {
-    let submitted = app.store.submit(new, &app.identity.actor()).await?;
+async fn record(
+    app: &Arc<App>,
+    slot: &mut Slot,
+    new: NewJob,
+    inputs: &Inputs,
+) -> Result<Recorded, StoreError> {
+    refuse_while_paused(app).await?;
+    let submitted = app
+        .store
+        .submit_with(new, inputs, &app.identity.actor())
+        .await?;
     let replayed = matches!(submitted, jobs::Submitted::Replayed(_));
     let id = submitted.into_job().id;
-    let error = match claim(app, id).await {
+    let error = match claim(app, slot, id).await {
         Ok((leased, held)) => return Ok(Recorded::Claimed(leased, held)),
         Err(StoreError::WrongStatus { job_id, status }) => {
             StoreError::WrongStatus { job_id, status }
@@ -162,6 +294,17 @@ async fn record(app: &Arc<App>, new: NewJob) -> Result<Recorded, StoreError> {
             Ok(Recorded::Elsewhere(Taken::Accepted(answer)))
         }
         Status::Queued | Status::Waiting | Status::Aborted => Err(error),
+    }
+}
+
+/// Nothing is recorded that could not be begun; what is recorded just before a pause stays queued.
+pub(crate) async fn refuse_while_paused(app: &App) -> Result<(), StoreError> {
+    match app.store.pause().await? {
+        Some(pause) => Err(StoreError::FleetPaused {
+            job_id: None,
+            pause: Box::new(pause),
+        }),
+        None => Ok(()),
     }
 }
 

@@ -5,7 +5,7 @@ use std::fmt;
 use std::io;
 use std::time::Duration;
 
-use jobs::StoreError;
+use jobs::{Pause, StoreError};
 use service::{Problem, ServeError};
 
 /// Why a handler did not succeed.
@@ -47,6 +47,8 @@ pub enum StartError {
     JobTypes(Vec<String>),
     /// The store cannot be set up.
     Store(StoreError),
+    /// The place where files are kept cannot be used.
+    Files(files::FileError),
     /// The folder for runs cannot be made.
     WorkDir(io::Error),
     /// The client for `http` job types cannot be made.
@@ -72,6 +74,7 @@ impl fmt::Display for StartError {
                 faults.join("; ")
             ),
             Self::Store(_) => f.write_str("cannot set up the store"),
+            Self::Files(_) => f.write_str("cannot use the place for files"),
             Self::WorkDir(_) => f.write_str("cannot make the folder for runs (RUNNER_WORK_DIR)"),
             Self::HttpClient(_) => f.write_str("cannot make a client for http job types"),
             Self::Serve(_) => f.write_str("cannot serve"),
@@ -90,6 +93,7 @@ impl Error for StartError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
             Self::Store(cause) => Some(cause),
+            Self::Files(cause) => Some(cause),
             Self::WorkDir(cause) | Self::LeaseKeeper(cause) | Self::Signals(cause) => Some(cause),
             Self::HttpClient(cause) => Some(cause),
             Self::Serve(cause) => Some(cause),
@@ -121,6 +125,14 @@ pub(crate) fn problem(error: StoreError) -> Problem {
             Problem::conflict("As many jobs of this type run as may; this one stays queued.")
                 .with_member("job_id", id.to_string())
         }
+        StoreError::RunsAlone(id) => Problem::conflict(
+            "A runner was lost over this job: it starts once a runner has nothing else at work.",
+        )
+        .with_member("job_id", id.to_string()),
+        StoreError::FleetPaused { job_id, pause } => match job_id {
+            Some(id) => paused(&pause).with_member("job_id", id.to_string()),
+            None => paused(&pause),
+        },
         StoreError::WrongType(id) => {
             Problem::forbidden("This runner does not take jobs of this type.")
                 .with_member("job_id", id.to_string())
@@ -139,6 +151,21 @@ pub(crate) fn problem(error: StoreError) -> Problem {
         }
         StoreError::LeaseLost(_) | StoreError::Internal(_) => internal(&error),
     }
+}
+
+/// After how long whoever was told that the fleet is paused may ask again.
+const PAUSED_RETRY_AFTER: Duration = Duration::from_secs(5);
+
+/// 503: somebody has paused the fleet.
+fn paused(pause: &Pause) -> Problem {
+    let detail = format!(
+        "The fleet is {pause}: no job is taken until it is resumed. A queued job stays queued."
+    );
+    Problem::unavailable(detail, PAUSED_RETRY_AFTER)
+        .with_code("fleet-paused", "Fleet paused")
+        .with_member("paused_at", pause.since())
+        .with_member("paused_by", pause.by.clone())
+        .with_member("reason", pause.reason.clone())
 }
 
 fn internal(error: &StoreError) -> Problem {

@@ -10,13 +10,11 @@ use jobs::ProgressKind;
 use serde_json::{Value, json};
 use tokio::sync::Notify;
 
-use crate::context::{Context, Report};
+use crate::context::Context;
 use crate::lines::{Line, LineCutter};
 
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 const LONGEST_LINE: usize = 4 * 1024;
-/// So many lines of an attempt become events.
-const MOST_EVENTS: usize = 200;
 /// So many bytes are read at once at a look …
 const PIECE: usize = 64 * 1024;
 /// … and so many such pieces.
@@ -58,7 +56,7 @@ impl EventsFile {
         let mut reports = Vec::new();
         for _ in 0..MOST_PIECES {
             let read = self.read_piece(&mut reports).unwrap_or(0);
-            if read == 0 || self.lines > MOST_EVENTS {
+            if read == 0 {
                 break;
             }
         }
@@ -67,17 +65,18 @@ impl EventsFile {
             self.cutter.finish(|line| note(lines, &line, &mut reports));
         }
         for (kind, data) in reports {
-            // Progress is worth no waiting: what cannot be told now is not told.
-            if context.report(kind, data).await == Report::LeftOut {
-                return;
-            }
+            context.report(kind, data).await;
         }
     }
 
     fn read_piece(&mut self, reports: &mut Vec<(ProgressKind, Value)>) -> io::Result<usize> {
-        if self.file.metadata()?.len() < self.offset {
+        let length = self.file.metadata()?.len();
+        if length < self.offset {
             // The command began the file anew.
             self.offset = 0;
+        }
+        if length == self.offset {
+            return Ok(0);
         }
         let mut piece = vec![0; PIECE];
         let read = self.file.read_at(&mut piece, self.offset)?;
@@ -89,16 +88,9 @@ impl EventsFile {
     }
 }
 
-/// Turns a line into its report, or into a refusal; after the last one that counts, into one remark.
+/// Turns a line into its report, or into a refusal. How many of them become events is not decided here.
 fn note(lines: &mut usize, line: &Line<'_>, reports: &mut Vec<(ProgressKind, Value)>) {
     *lines += 1;
-    if *lines > MOST_EVENTS {
-        if *lines == MOST_EVENTS + 1 {
-            let remark = json!({ "message": "further lines of the events file are ignored", "after": MOST_EVENTS });
-            reports.push((ProgressKind::Warning, remark));
-        }
-        return;
-    }
     reports.push(match parse(line) {
         Ok(data) => (ProgressKind::Progress, data),
         Err(reason) => (
@@ -188,12 +180,5 @@ canary
             .map(|(kind, _)| kind)
             .collect();
         assert_eq!(kinds, [ProgressKind::Refused, ProgressKind::Progress]);
-    }
-
-    #[test]
-    fn a_flood_of_lines_ends_with_one_remark() {
-        let reports = read(&b"{\"progress\": 0.5}\n".repeat(10_000));
-        assert_eq!(reports.len(), MOST_EVENTS + 1);
-        assert_eq!(reports[MOST_EVENTS].0, ProgressKind::Warning);
     }
 }

@@ -1,18 +1,22 @@
 //! Runs one leased job to its recorded end: handler, deadline and bell side by side, then the finish, again and again
 //! until it is committed or the lease is another's. It renews nothing: the lease keeper does.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use jobs::{Finished, Lease, LeasedJob, Outcome, StoreError};
+use jobs::{Finished, Lease, LeasedJob, Outcome, Part, Store, StoreError};
 use tokio::task::JoinSet;
 
 use crate::app::App;
 use crate::context::Context;
 use crate::interruption::{Bell, Interruption};
+use crate::keeping::keep;
 use crate::lease_keeper::Held;
+use crate::mask::Masks;
 use crate::output::Output;
 use crate::registry::JobType;
+use crate::reports::Reports;
 use crate::slots::Slot;
 
 /// What killing takes beside the grace: reading what is left, and telling.
@@ -31,27 +35,46 @@ pub(crate) async fn execute(app: Arc<App>, slot: Slot, leased: LeasedJob, held: 
         job_type: name,
         payload,
         timeout,
+        part,
         ..
     } = leased;
     let (job_id, attempt, fence) = (lease.job_id(), lease.attempt(), lease.fence());
     tracing::info!(event = "job_started", %job_id, job_type = %name, attempt, fence);
-    let (outcome, limited) = match app.registry.get(&name) {
-        Ok(job_type) => {
+    let (outcome, limited) = match (app.registry.get(&name), part) {
+        // Every stage is done: the database knows the result.
+        (Ok(job_type), Part::End) => (
+            Outcome::Succeeded(serde_json::Value::Null),
+            job_type.terms.concurrency.is_some(),
+        ),
+        (Ok(job_type), part @ (Part::Whole | Part::Stage(_))) => {
             let context = Context {
                 key: lease.key(),
                 job_type: name.clone(),
+                stage: match part {
+                    Part::Stage(stage) => Some(Arc::new(stage)),
+                    Part::Whole | Part::End => None,
+                },
                 timeout,
-                store: app.store.clone(),
-                output: Arc::new(Output::new()),
+                output: Arc::new(Output::new(&job_type.masks, attempt)),
+                reports: Arc::new(Reports::new()),
+                masks: Arc::clone(&job_type.masks),
                 bell: held.bell.clone(),
+                depot: app.depot.clone(),
+                work_dir: Arc::clone(&app.work_dir),
+                folder: Arc::default(),
+                limit: app.limits.upload_bytes,
+                stop: app.stop.clone(),
+                term: held.term.clone(),
             };
+            let outcome = attempt_once(&app.store, job_type, &context, payload).await;
+            clear_away(context).await;
             (
-                attempt_once(job_type, context, payload).await,
+                masked(outcome, &job_type.masks),
                 job_type.terms.concurrency.is_some(),
             )
         }
         // Cannot be: only terms that the registry gave out are claimed.
-        Err(why) => (
+        (Err(why), _) => (
             Outcome::Failed(format!("this runner does not take the job type: {why:?}")),
             false,
         ),
@@ -72,6 +95,11 @@ pub(crate) async fn execute(app: Arc<App>, slot: Slot, leased: LeasedJob, held: 
     }
     match finished {
         Ok(finished) => {
+            if attempt > 1
+                && let Err(error) = app.store.forget_earlier(key).await
+            {
+                tracing::warn!(event = "earlier_artifacts_not_forgotten", %job_id, %error);
+            }
             let status = finished.status.as_str();
             tracing::info!(event = "job_finished", %job_id, job_type = %name, attempt, fence, outcome = word, status, duration_ms);
         }
@@ -82,6 +110,7 @@ pub(crate) async fn execute(app: Arc<App>, slot: Slot, leased: LeasedJob, held: 
     }
     drop(held);
     drop(slot);
+    app.ended.notify_waiters();
     if limited {
         // Another job of the type may be claimed now.
         app.backlog.note(true);
@@ -89,8 +118,20 @@ pub(crate) async fn execute(app: Arc<App>, slot: Slot, leased: LeasedJob, held: 
     app.backlog.slot_freed();
 }
 
-/// Runs the handler, and stores what it prints beside it.
-async fn attempt_once(job_type: &JobType, context: Context, payload: serde_json::Value) -> Outcome {
+/// Removes the folder of the run. Many files may be in it; removing them keeps no other work waiting.
+async fn clear_away(context: Context) {
+    if context.folder.initialized() {
+        let _ = tokio::task::spawn_blocking(move || drop(context)).await;
+    }
+}
+
+/// Runs the handler, stores what it prints beside it, and keeps what it left.
+async fn attempt_once(
+    store: &Store,
+    job_type: &JobType,
+    context: &Context,
+    payload: serde_json::Value,
+) -> Outcome {
     let faults = job_type.faults(&payload);
     if !faults.is_empty() {
         let faults: Vec<String> = faults
@@ -107,20 +148,44 @@ async fn attempt_once(job_type: &JobType, context: Context, payload: serde_json:
         context.bell.clone(),
         context.timeout,
     );
-    let mut storing = JoinSet::new();
-    let (of_task, store, key) = (Arc::clone(&output), context.store.clone(), context.key);
-    storing.spawn(async move { of_task.store_as_it_comes(&store, key).await });
+    let (reports, key) = (Arc::clone(&context.reports), context.key);
     let mut handler = JoinSet::new();
-    handler.spawn(Arc::clone(&job_type.work).work(context, payload));
-    let outcome = watch(&mut handler, &bell, timeout).await;
+    handler.spawn(Arc::clone(&job_type.work).work(context.clone(), payload));
+    let mut storing = pin!(async {
+        tokio::join!(
+            output.store_as_it_comes(store, key),
+            reports.store_as_they_come(store, key)
+        )
+    });
+    let mut is_stored = false;
+    let mut outcome = {
+        let mut watching = pin!(watch(&mut handler, &bell, timeout));
+        loop {
+            tokio::select! {
+                biased;
+                outcome = &mut watching => break outcome,
+                _ = &mut storing, if !is_stored => is_stored = true,
+            }
+        }
+    };
+    if let Some(folder) = context.folder.get() {
+        outcome = keep(context, folder, outcome).await;
+    }
     output.close();
-    if tokio::time::timeout(LAST_OUTPUT, storing.join_next())
-        .await
-        .is_err()
-    {
+    reports.close();
+    if !is_stored && tokio::time::timeout(LAST_OUTPUT, storing).await.is_err() {
         tracing::warn!(event = "log_not_stored", job_id = %key.job_id, "the end of the output is lost");
     }
     outcome
+}
+
+/// An error may quote what the command said.
+fn masked(outcome: Outcome, masks: &Masks) -> Outcome {
+    match outcome {
+        Outcome::Failed(why) => Outcome::Failed(masks.text(&why)),
+        Outcome::Retry(why) => Outcome::Retry(masks.text(&why)),
+        Outcome::Succeeded(_) | Outcome::Aborted | Outcome::Released => outcome,
+    }
 }
 
 /// Waits for the handler, its deadline or the bell. What rings first decides how the attempt has ended.

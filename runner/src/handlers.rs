@@ -1,6 +1,7 @@
 //! Handlers: what runs an attempt of a job type. A user's are typed; the built-in and declared ones are made the same way.
 
 pub(crate) mod command;
+pub(crate) mod document;
 pub(crate) mod http;
 pub(crate) mod metrics_refresh;
 

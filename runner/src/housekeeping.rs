@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use jobs::{StoreError, Swept};
+use jobs::{Fired, StoreError, Swept};
+use service::Flag;
 
 use crate::app::App;
 use crate::config::Limits;
@@ -49,6 +50,7 @@ pub(crate) async fn keep_house(app: Arc<App>) -> Result<(), StartError> {
         if !app.is_admitted() {
             return Err(StartError::NameTaken(app.identity.id.clone()));
         }
+        app.registry.watch.retire_idle().await;
         let most = report_every(&app.limits);
         let poll_interval = app.limits.poll_interval.unwrap_or(most);
         tokio::time::sleep(poll_interval.clamp(SHORTEST, most)).await;
@@ -60,17 +62,25 @@ async fn once(app: &App) -> Result<(), StoreError> {
     if app.limits.poll_interval.is_none() {
         return app.report().await;
     }
-    if tick(app).await?.recovered > 0 {
+    let done = tick(app).await?;
+    if done.swept.recovered + done.fired.fired > 0 {
         app.backlog.work_arrived();
     }
     Ok(())
+}
+
+/// What housekeeping did.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Done {
+    pub(crate) swept: Swept,
+    pub(crate) fired: Fired,
 }
 
 /// Does it all once.
 ///
 /// # Errors
 /// When the database does not answer.
-pub(crate) async fn tick(app: &App) -> Result<Swept, StoreError> {
+pub(crate) async fn tick(app: &App) -> Result<Done, StoreError> {
     app.report().await?;
     let released = app
         .store
@@ -84,6 +94,16 @@ pub(crate) async fn tick(app: &App) -> Result<Swept, StoreError> {
         );
         app.backlog.work_arrived();
     }
+    if app.registry.takes_stages() {
+        let settled = app
+            .store
+            .settle_gates(&format!("sweep:{}", app.identity.id))
+            .await?;
+        if settled > 0 {
+            tracing::info!(event = "gates_settled", settled);
+            app.backlog.work_arrived();
+        }
+    }
     let swept = app
         .store
         .sweep(&format!("sweep:{}", app.identity.id))
@@ -96,5 +116,34 @@ pub(crate) async fn tick(app: &App) -> Result<Swept, StoreError> {
             forgotten = swept.forgotten
         );
     }
-    Ok(swept)
+    if let Err(error) = app.depot.sweep().await {
+        // Nobody waits for it, and the next tick does it.
+        tracing::warn!(event = "files_not_swept", %error);
+    }
+    Ok(Done {
+        swept,
+        fired: fire_due(app).await?,
+    })
+}
+
+/// Fires what schedules have due; with the flag off, nothing of them is read.
+async fn fire_due(app: &App) -> Result<Fired, StoreError> {
+    if !app.flags.is_on(Flag::Schedules) {
+        return Ok(Fired::default());
+    }
+    let actor = format!("sweep:{}", app.identity.id);
+    let fired = app
+        .store
+        .fire_due(&app.flags.closed_job_types(), &actor)
+        .await?;
+    if fired != Fired::default() {
+        tracing::info!(
+            event = "schedules_fired",
+            fired = fired.fired,
+            skipped = fired.skipped,
+            missed = fired.missed,
+            paused = fired.paused
+        );
+    }
+    Ok(fired)
 }

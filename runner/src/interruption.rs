@@ -9,6 +9,10 @@ use tokio::sync::watch;
 /// How long a handler may clean up after it was asked to end.
 pub(crate) const GRACE: Duration = Duration::from_secs(2);
 
+/// What is said of work that was stopped because its lease was about to end.
+pub(crate) const LEASE_ENDING: &str =
+    "the runner could not renew its lease in time and stopped the work";
+
 /// Why an attempt is cut short.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Interruption {
@@ -41,9 +45,7 @@ impl Interruption {
                 Outcome::Retry(format!("timed out after {} s", limit.as_secs()))
             }
             Self::Draining => Outcome::Released,
-            Self::LeaseEnding => Outcome::Retry(
-                "the runner could not renew its lease in time and stopped the work".to_owned(),
-            ),
+            Self::LeaseEnding => Outcome::Retry(LEASE_ENDING.to_owned()),
             // Offered all the same, so that the refusal is noted with the job.
             Self::LeaseLost => {
                 Outcome::Retry("the runner had lost its lease and stopped the work".to_owned())

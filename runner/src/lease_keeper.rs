@@ -13,13 +13,21 @@ use service::{Stop, Stopper};
 use tokio::sync::oneshot;
 
 use crate::interruption::{Bell, Interruption};
+use crate::process::{BootTime, Term};
+use crate::supervised::Loops;
 
 /// Work is killed so long before its lease ends, or a quarter of the lease where that is less.
 const LONGEST_MARGIN: Duration = Duration::from_secs(2);
 
+/// How long before its end the work of a lease of this length is killed.
+fn margin(lease: Duration) -> Duration {
+    LONGEST_MARGIN.min(lease / 4)
+}
+
 /// The leases that this runner holds.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Leases {
+    lease: Duration,
     held: Mutex<HashMap<LeaseKey, Entry>>,
     /// Those whose work is over and whose end could not be recorded: they must run out, and so be counted.
     forsaken: Mutex<Vec<LeaseKey>>,
@@ -29,6 +37,7 @@ pub(crate) struct Leases {
 struct Entry {
     deadline: Instant,
     bell: Bell,
+    term: Term,
 }
 
 /// A lease that is being renewed until this is dropped.
@@ -37,6 +46,7 @@ pub(crate) struct Held {
     leases: Arc<Leases>,
     key: LeaseKey,
     pub(crate) bell: Bell,
+    pub(crate) term: Term,
 }
 
 impl Drop for Held {
@@ -46,19 +56,41 @@ impl Drop for Held {
 }
 
 impl Leases {
+    /// None yet, each of this length.
+    pub(crate) fn new(lease: Duration) -> Self {
+        Self {
+            lease,
+            held: Mutex::default(),
+            forsaken: Mutex::default(),
+        }
+    }
+
     /// Takes a lease into care; called by whoever claimed, in the same breath.
     pub(crate) fn hold(self: &Arc<Self>, key: LeaseKey, deadline: Instant) -> Held {
         let bell = Bell::new();
+        let kill_at = deadline.checked_sub(margin(self.lease)).unwrap_or(deadline);
+        let term = Term::new(BootTime::of(kill_at));
         let entry = Entry {
             deadline,
             bell: bell.clone(),
+            term: term.clone(),
         };
         self.with(|held| held.insert(key, entry));
         Held {
             leases: Arc::clone(self),
             key,
             bell,
+            term,
         }
+    }
+
+    /// Rings the bell of a job whose end was asked for, without waiting for the next renewal to say so.
+    pub(crate) fn abort(&self, job_id: uuid::Uuid) {
+        self.with(|held| {
+            held.iter()
+                .filter(|(key, _)| key.job_id == job_id)
+                .for_each(|(_, entry)| entry.bell.ring(Interruption::Aborted));
+        });
     }
 
     /// Rings the bell of everything that runs.
@@ -109,13 +141,8 @@ impl Leases {
     }
 
     /// Notes the answer to a renewal of `asked` that was sent at `sent`: what it does not name is lost.
-    fn note(
-        &self,
-        asked: &[LeaseKey],
-        renewed: &[(LeaseKey, bool)],
-        sent: Instant,
-        lease: Duration,
-    ) {
+    fn note(&self, asked: &[LeaseKey], renewed: &[(LeaseKey, bool)], sent: Sent) {
+        let lease = self.lease;
         let renewed: HashMap<_, _> = renewed.iter().copied().collect();
         self.with(|held| {
             for key in asked {
@@ -125,7 +152,8 @@ impl Leases {
                 };
                 match renewed.get(key) {
                     Some(abort_requested) => {
-                        entry.deadline = sent + lease;
+                        entry.deadline = sent.at + lease;
+                        entry.term.extend(sent.of_boot.after(lease - margin(lease)));
                         if *abort_requested {
                             entry.bell.ring(Interruption::Aborted);
                         }
@@ -141,6 +169,22 @@ impl Leases {
     }
 }
 
+/// When a renewal was sent, by both clocks: a machine may have slept before the answer.
+#[derive(Clone, Copy, Debug)]
+struct Sent {
+    at: Instant,
+    of_boot: BootTime,
+}
+
+impl Sent {
+    fn now() -> Self {
+        Self {
+            at: Instant::now(),
+            of_boot: BootTime::now(),
+        }
+    }
+}
+
 /// The thread that renews.
 #[derive(Debug)]
 pub(crate) struct LeaseKeeper {
@@ -153,6 +197,7 @@ impl LeaseKeeper {
     /// Starts it; `options` name the database, the limits are its own.
     pub(crate) fn start(
         leases: Arc<Leases>,
+        loops: Arc<Loops>,
         options: StoreOptions,
         lease: Duration,
     ) -> io::Result<Self> {
@@ -169,9 +214,11 @@ impl LeaseKeeper {
             .enable_all()
             .build()?;
         let keep = move || {
-            match runtime.block_on(keep(&leases, &options, lease, stop)) {
-                Ok(()) => {}
-                Err(error) => tracing::error!(event = "lease_keeper_failed", %error),
+            let begin = || keep(Arc::clone(&leases), options.clone(), lease, stop.clone());
+            match runtime.block_on(loops.keep("lease keeper", begin)) {
+                Some(Ok(())) => {}
+                Some(Err(error)) => tracing::error!(event = "lease_keeper_failed", %error),
+                None => tracing::error!(event = "lease_keeper_failed", "it does not stop to panic"),
             }
             let _ = tell.send(());
         };
@@ -201,15 +248,16 @@ impl LeaseKeeper {
 }
 
 async fn keep(
-    leases: &Leases,
-    options: &StoreOptions,
+    leases: Arc<Leases>,
+    options: StoreOptions,
     lease: Duration,
     stop: Stop,
 ) -> Result<(), StoreError> {
     // Made here, because a pool belongs to the runtime in which it was made.
-    let store = Store::new(options)?;
-    let margin = LONGEST_MARGIN.min(lease / 4);
-    let mut next = Instant::now() + lease / 3;
+    let store = Store::new(&options)?;
+    let margin = margin(lease);
+    // At once, for a keeper that panicked has renewed nothing since.
+    let mut next = Instant::now();
     loop {
         let end = leases
             .earliest_deadline()
@@ -221,7 +269,7 @@ async fn keep(
         leases.ring_those_ending_before(Instant::now() + margin);
         if Instant::now() >= next {
             let sent = Instant::now();
-            let wait = if renew(leases, &store, lease, margin).await {
+            let wait = if renew(&leases, &store, lease, margin).await {
                 lease / 3
             } else {
                 lease / 12
@@ -239,14 +287,15 @@ async fn renew(leases: &Leases, store: &Store, lease: Duration, margin: Duration
     if keys.is_empty() {
         return true;
     }
-    let sent = Instant::now();
+    let sent = Sent::now();
     let end = leases
         .earliest_deadline()
         .and_then(|deadline| deadline.checked_sub(margin));
-    let give_up = end.map_or(sent + lease / 4, |end| end.min(sent + lease / 4));
+    let patience = sent.at + lease / 4;
+    let give_up = end.map_or(patience, |end| end.min(patience));
     match tokio::time::timeout_at(give_up.into(), store.renew(&keys, lease)).await {
         Ok(Ok(renewed)) => {
-            leases.note(&keys, &renewed, sent, lease);
+            leases.note(&keys, &renewed, sent);
             true
         }
         Ok(Err(error)) => {
@@ -281,38 +330,43 @@ mod tests {
 
     #[test]
     fn the_answer_to_a_renewal_extends_aborts_or_ends_each_lease() {
-        let leases = Arc::new(Leases::default());
+        let leases = Arc::new(Leases::new(LEASE));
         let begun = Instant::now();
         let [kept, aborted, lost] = [1, 2, 3].map(|job| leases.hold(key(job, 7), begun + LEASE));
         let asked = leases.keys();
-        let sent = begun + LEASE / 3;
+        let sent = Sent {
+            at: begun + LEASE / 3,
+            of_boot: BootTime::of(begun + LEASE / 3),
+        };
         leases.note(
             &asked,
             &[(key(1, 7), false), (key(2, 7), true), (key(3, 8), false)],
             sent,
-            LEASE,
         );
         assert_eq!(kept.bell.rung(), None);
         assert_eq!(aborted.bell.rung(), Some(Interruption::Aborted));
         assert_eq!(lost.bell.rung(), Some(Interruption::LeaseLost));
-        assert_eq!(leases.earliest_deadline(), Some(sent + LEASE));
+        assert_eq!(leases.earliest_deadline(), Some(sent.at + LEASE));
+        let kill_at = sent.of_boot.after(LEASE - LONGEST_MARGIN);
+        assert_eq!(kept.term.kill_at(), kill_at);
+        assert!(lost.term.kill_at() < kill_at);
     }
 
     #[test]
     fn a_lease_that_was_claimed_or_given_up_during_a_renewal_is_not_lost() {
-        let leases = Arc::new(Leases::default());
+        let leases = Arc::new(Leases::new(LEASE));
         let given_up = leases.hold(key(1, 1), Instant::now() + LEASE);
         let asked = leases.keys();
         drop(given_up);
         let fresh = leases.hold(key(2, 2), Instant::now() + LEASE);
-        leases.note(&asked, &[], Instant::now(), LEASE);
+        leases.note(&asked, &[], Sent::now());
         assert_eq!(fresh.bell.rung(), None);
         assert_eq!(leases.keys(), [key(2, 2)]);
     }
 
     #[test]
     fn work_is_told_to_end_before_its_lease_does() {
-        let leases = Arc::new(Leases::default());
+        let leases = Arc::new(Leases::new(LEASE));
         let now = Instant::now();
         let [soon, later] = [1_u32, 60].map(|seconds| {
             leases.hold(

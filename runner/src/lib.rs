@@ -2,6 +2,7 @@
 
 mod api;
 mod app;
+mod artifacts;
 mod builder;
 mod config;
 mod context;
@@ -11,20 +12,27 @@ mod events_file;
 mod executions;
 mod executor;
 mod handlers;
+mod hints;
 mod housekeeping;
 mod identity;
+mod inputs;
 mod interruption;
+mod keeping;
 mod late_outcomes;
 mod lease_keeper;
 mod lines;
+mod mask;
 mod outcome_file;
 mod output;
 mod payload_schema;
 mod process;
 mod registry;
+mod reports;
 mod run_folder;
 mod running;
+mod secrets;
 mod slots;
+mod supervised;
 mod work_dir;
 
 pub use builder::{Builder, Runner};

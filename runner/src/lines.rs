@@ -45,6 +45,12 @@ impl LineCutter {
         }
     }
 
+    /// Takes back the line that was begun: it is not cut any more.
+    pub(crate) fn take_begun(&mut self) -> Vec<u8> {
+        self.left_out = 0;
+        std::mem::take(&mut self.begun)
+    }
+
     fn keep(&mut self, piece: &[u8]) {
         let room = self
             .longest

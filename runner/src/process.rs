@@ -1,19 +1,27 @@
 //! The only place that starts processes. A command runs below a shim, which kills its whole tree, or, where there is no
 //! shim, in a process group.
 
+mod cgroup;
+mod fuse;
 mod group;
+mod handover;
 mod limits;
 mod protocol;
+mod search;
 mod shim;
+mod shims;
+mod term;
 mod tree;
 mod watched;
 
-pub(crate) use limits::Limits;
+pub(crate) use cgroup::Cgroup;
+pub(crate) use limits::{Exceeded, Limits};
 pub(crate) use shim::is_routed;
 pub use shim::serve_as_shim;
+pub(crate) use term::{BootTime, Term};
 pub(crate) use tree::sweep;
 
-use std::io;
+use std::io::{self, PipeReader};
 use std::os::fd::OwnedFd;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
@@ -21,12 +29,16 @@ use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::io::Errno;
 use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::net::unix::pipe::Receiver;
 use tokio::process::{Child, Command};
 use tokio::task::JoinSet;
 
 use crate::interruption::Bell;
 use crate::output::{Output, Stream};
+use handover::Outlets;
+use shims::Shims;
 
 /// How long the pipes are read once the main process has ended: somebody who left its group may hold them for ever.
 const LAST_READ: Duration = Duration::from_secs(1);
@@ -44,30 +56,44 @@ pub(crate) struct Program<'a> {
     /// The shim's own deadline; without a shim it is the executor's alone.
     pub(crate) timeout: Option<Duration>,
     pub(crate) limits: Limits,
+    /// How long the shim lets it live when nobody tells it more.
+    pub(crate) term: Term,
 }
 
 /// Who kills what a command leaves behind.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) enum Watch {
-    Shim(ShimProgram),
+    Shims(Shims),
     /// The runner, and the process group only.
     Group,
 }
 
 impl Watch {
     /// The best that this process has: the program that it was given, itself, or nothing.
-    pub(crate) fn best(given: Option<PathBuf>) -> Self {
+    pub(crate) fn best(given: Option<PathBuf>, cgroup: Option<Cgroup>) -> Self {
         match given {
-            Some(path) => Self::Shim(ShimProgram(path)),
-            None if is_routed() => Self::Shim(ShimProgram(PathBuf::from(THIS_PROGRAM))),
+            Some(path) => Self::Shims(Shims::new(path, cgroup)),
+            None if is_routed() => Self::Shims(Shims::new(PathBuf::from(THIS_PROGRAM), cgroup)),
             None => Self::Group,
         }
     }
-}
 
-/// A program whose `main` calls [`serve_as_shim`].
-#[derive(Clone, Debug)]
-pub(crate) struct ShimProgram(PathBuf);
+    /// Ends shims that nobody has needed for a while.
+    pub(crate) async fn retire_idle(&self) {
+        match self {
+            Self::Shims(shims) => shims.retire_idle().await,
+            Self::Group => {}
+        }
+    }
+
+    /// Ends all shims that have nothing to watch.
+    pub(crate) async fn retire_all(&self) {
+        match self {
+            Self::Shims(shims) => shims.retire_all().await,
+            Self::Group => {}
+        }
+    }
+}
 
 /// How a process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,6 +104,10 @@ pub(crate) enum Ended {
     Killed(i32),
     /// By its shim, for its time was over.
     TimedOut,
+    /// By its shim, for its lease was about to end.
+    LeaseOver,
+    /// By a limit of its job type.
+    Exceeded(Exceeded),
 }
 
 impl From<ExitStatus> for Ended {
@@ -100,19 +130,30 @@ pub(crate) async fn run(
     bell: &Bell,
 ) -> io::Result<Ended> {
     match watch {
-        Watch::Shim(shim) => watched::run(shim, program, output, bell).await,
+        Watch::Shims(shims) => watched::run(shims, program, output, bell).await,
         Watch::Group => group::run(program, output, bell).await,
     }
 }
 
+fn command(argv: &[String], environment: &[(String, String)]) -> io::Result<std::process::Command> {
+    let name = argv.first().ok_or(io::ErrorKind::InvalidInput)?;
+    command_at(Path::new(name), argv, environment)
+}
+
+/// A command whose program is at a path that its name need not tell.
 #[expect(
     clippy::disallowed_methods,
     reason = "this is the one place where handlers' processes are started"
 )]
-fn command(argv: &[String], environment: &[(String, String)]) -> io::Result<std::process::Command> {
+fn command_at(
+    program: &Path,
+    argv: &[String],
+    environment: &[(String, String)],
+) -> io::Result<std::process::Command> {
     let (name, arguments) = argv.split_first().ok_or(io::ErrorKind::InvalidInput)?;
-    let mut command = std::process::Command::new(name);
+    let mut command = std::process::Command::new(program);
     command
+        .arg0(name)
         .args(arguments)
         .env_clear()
         .envs(environment.iter().map(|(name, value)| (name, value)))
@@ -121,12 +162,31 @@ fn command(argv: &[String], environment: &[(String, String)]) -> io::Result<std:
     Ok(command)
 }
 
-/// Starts a command as the shim has it: in the shim's folder, writing where the shim would.
+/// Starts a command below a shim.
 fn start_command(
     argv: &[String],
     environment: &[(String, String)],
+    folder: &Path,
+    outlets: &Outlets,
 ) -> io::Result<std::process::Child> {
-    command(argv, environment)?.spawn()
+    let start = |mut command: std::process::Command| {
+        command
+            .current_dir(folder)
+            .stdout(outlets.stdout.try_clone()?)
+            .stderr(outlets.stderr.try_clone()?)
+            .spawn()
+    };
+    if let Some(found) = argv
+        .first()
+        .and_then(|name| search::program(name, environment))
+    {
+        match start(command_at(&found, argv, environment)?) {
+            // A script that does not say by whom it is read: the system's own search starts it by a shell.
+            Err(error) if error.raw_os_error() == Some(Errno::NOEXEC.raw_os_error()) => {}
+            started => return started,
+        }
+    }
+    start(command(argv, environment)?)
 }
 
 /// Starts a command of which only the group is watched.
@@ -144,20 +204,19 @@ fn start_group(program: &Program<'_>) -> io::Result<Child> {
     clippy::disallowed_methods,
     reason = "this is the one place where handlers' processes are started"
 )]
-fn start_shim(shim: &ShimProgram, folder: &Path, socket: OwnedFd) -> io::Result<Child> {
-    let mut command = std::process::Command::new(&shim.0);
-    if shim.0 == Path::new(THIS_PROGRAM) {
+fn start_shim(program: &Path, socket: OwnedFd) -> io::Result<Child> {
+    let mut command = std::process::Command::new(program);
+    if program == Path::new(THIS_PROGRAM) {
         command.arg0("runner");
     }
     command
         .arg(protocol::ARGUMENT)
-        // For the eyes of whoever looks at the list of processes.
-        .arg(folder.file_name().unwrap_or_default())
         .env_clear()
-        .current_dir(folder)
+        // It outlives the folders of its runs.
+        .current_dir("/")
         .stdin(socket)
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
     Command::from(command).spawn()
 }
 
@@ -165,7 +224,16 @@ fn start_shim(shim: &ShimProgram, folder: &Path, socket: OwnedFd) -> io::Result<
 struct Reading(JoinSet<()>);
 
 impl Reading {
-    fn of(child: &mut Child, output: &Arc<Output>) -> Self {
+    fn of(stdout: PipeReader, stderr: PipeReader, output: &Arc<Output>) -> io::Result<Self> {
+        let mut reading = JoinSet::new();
+        for (pipe, stream) in [(stdout, Stream::Stdout), (stderr, Stream::Stderr)] {
+            let pipe = Receiver::from_owned_fd(pipe.into())?;
+            reading.spawn(drain(pipe, stream, Arc::clone(output)));
+        }
+        Ok(Self(reading))
+    }
+
+    fn of_child(child: &mut Child, output: &Arc<Output>) -> Self {
         let mut reading = JoinSet::new();
         if let Some(stdout) = child.stdout.take() {
             reading.spawn(drain(stdout, Stream::Stdout, Arc::clone(output)));

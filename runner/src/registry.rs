@@ -6,22 +6,26 @@ use std::sync::Arc;
 
 use jobs::{Name, Store, TypeTerms};
 use serde_json::Value;
-use service::{FieldError, Flag, Flags, Problem};
+use service::{FieldError, Flag, Flags, Problem, Secret};
 
-use crate::config::{Config, DeclaredType, DeclaredWork};
+use crate::config::{CgroupSetting, Config, DeclaredType, DeclaredWork};
 use crate::error::StartError;
 use crate::handlers::command::Command;
+use crate::handlers::document::{self, DocumentRender};
 use crate::handlers::http::{Http, USUAL_LIMIT};
 use crate::handlers::metrics_refresh::{self, MetricsRefresh};
 use crate::handlers::{Added, Handlers, Work};
+use crate::mask::Masks;
 use crate::payload_schema::PayloadSchema;
-use crate::process::Watch;
-use crate::work_dir::WorkDir;
+use crate::process::{Cgroup, Watch};
+use crate::secrets;
 
 /// A job type and what runs it.
 pub(crate) struct JobType {
     pub(crate) terms: TypeTerms,
     pub(crate) work: Arc<dyn Work>,
+    /// What is kept out of its log, its events and its errors.
+    pub(crate) masks: Arc<Masks>,
     schema: Option<PayloadSchema>,
 }
 
@@ -65,6 +69,8 @@ pub(crate) struct Registry {
     names: Vec<String>,
     allowlist: BTreeSet<Name>,
     flags: Flags,
+    /// Who watches over the commands.
+    pub(crate) watch: Arc<Watch>,
 }
 
 impl fmt::Debug for Registry {
@@ -79,18 +85,20 @@ impl Registry {
         config: &mut Config,
         handlers: Handlers,
         store: &Store,
-        work_dir: &Arc<WorkDir>,
     ) -> Result<Self, StartError> {
-        let mut known = built_in(store)?;
+        let secrets = std::mem::take(&mut config.secrets);
+        let masks = Arc::new(Masks::new(secrets.iter().map(Secret::expose)));
+        let mut known = built_in(store, &masks)?;
         let mut faults = Vec::new();
         let inherited: Arc<[_]> = config.child_environment.clone().into();
         let watch = Arc::new(watch(config, &mut faults));
         let mut offered = Vec::new();
         for table in std::mem::take(&mut config.job_types) {
-            offered.push(declared(table, &inherited, work_dir, &watch)?);
+            let masks = masks_of(&table, &secrets).unwrap_or_else(|| Arc::clone(&masks));
+            offered.push(declared(table, &inherited, &watch, masks)?);
         }
         for handler in handlers.0 {
-            match added(handler) {
+            match added(handler, &masks) {
                 Ok(job_type) => offered.push(job_type),
                 Err(fault) => faults.push(fault),
             }
@@ -109,14 +117,20 @@ impl Registry {
             known,
             config.allowlist.clone(),
             config.shared.flags,
+            watch,
         ))
     }
 
-    fn allowed(known: BTreeMap<Name, JobType>, allowlist: BTreeSet<Name>, flags: Flags) -> Self {
+    fn allowed(
+        known: BTreeMap<Name, JobType>,
+        allowlist: BTreeSet<Name>,
+        flags: Flags,
+        watch: Arc<Watch>,
+    ) -> Self {
         let mut taken = BTreeMap::new();
         for (name, job_type) in known {
             if !allowlist.contains(&name) {
-                if Flag::of_job_type(name.as_str()).is_none() {
+                if Flag::of_job_type(name.as_str()).is_none() && name.as_str() != document::NAME {
                     tracing::warn!(event = "job_type_not_allowed", job_type = %name, "has a handler but is not in RUNNER_ALLOWLIST");
                 }
             } else if flags.allow_job_type(name.as_str()) {
@@ -134,6 +148,7 @@ impl Registry {
             names,
             allowlist,
             flags,
+            watch,
         }
     }
 
@@ -149,6 +164,11 @@ impl Registry {
         }
     }
 
+    /// Whether jobs with stages are taken: their flag is on.
+    pub(crate) fn takes_stages(&self) -> bool {
+        self.flags.is_on(Flag::Gates)
+    }
+
     pub(crate) fn terms(&self) -> &[TypeTerms] {
         &self.terms
     }
@@ -158,25 +178,43 @@ impl Registry {
     }
 }
 
-fn built_in(store: &Store) -> Result<BTreeMap<Name, JobType>, StartError> {
+fn built_in(store: &Store, masks: &Arc<Masks>) -> Result<BTreeMap<Name, JobType>, StartError> {
     let fault = |why: String| StartError::JobTypes(vec![why]);
-    let name: Name = metrics_refresh::NAME
-        .parse()
-        .map_err(|why| fault(format!("a built-in type {why}")))?;
-    let schema = PayloadSchema::new(&metrics_refresh::schema()).map_err(fault)?;
-    let job_type = JobType {
-        terms: TypeTerms::new(name.clone()),
-        work: Arc::new(MetricsRefresh {
-            store: store.clone(),
-        }),
-        schema: Some(schema),
+    let metrics = MetricsRefresh {
+        store: store.clone(),
     };
-    Ok(BTreeMap::from([(name, job_type)]))
+    let all: [(&str, Value, Arc<dyn Work>); 2] = [
+        (
+            metrics_refresh::NAME,
+            metrics_refresh::schema(),
+            Arc::new(metrics),
+        ),
+        (document::NAME, document::schema(), Arc::new(DocumentRender)),
+    ];
+    let mut known = BTreeMap::new();
+    for (name, schema, work) in all {
+        let name: Name = name
+            .parse()
+            .map_err(|why| fault(format!("a built-in type {why}")))?;
+        let schema = Some(PayloadSchema::new(&schema).map_err(fault)?);
+        let terms = TypeTerms::new(name.clone());
+        known.insert(
+            name,
+            JobType {
+                terms,
+                work,
+                schema,
+                masks: Arc::clone(masks),
+            },
+        );
+    }
+    Ok(known)
 }
 
 /// Who watches over the commands; says so where that is less than it should be.
 fn watch(config: &mut Config, faults: &mut Vec<String>) -> Watch {
-    let watch = Watch::best(config.shim.take());
+    let cgroup = cgroup(&config.cgroup, faults);
+    let watch = Watch::best(config.shim.take(), cgroup);
     let commands = || {
         config
             .job_types
@@ -199,17 +237,57 @@ fn watch(config: &mut Config, faults: &mut Vec<String>) -> Watch {
     watch
 }
 
+/// The runner's own secrets and those of the type's environment, where it has any.
+fn masks_of(table: &DeclaredType, secrets: &[Secret]) -> Option<Arc<Masks>> {
+    let DeclaredWork::Command(line) = &table.work else {
+        return None;
+    };
+    let pairs = line
+        .environment
+        .iter()
+        .map(|(name, value)| (name.as_str(), value.as_str()));
+    let own = secrets::of_environment(pairs);
+    let all = secrets.iter().map(Secret::expose);
+    (!own.is_empty()).then(|| Arc::new(Masks::new(all.chain(own.iter().map(String::as_str)))))
+}
+
+/// Says what there is: the one that was named must be there.
+fn cgroup(setting: &CgroupSetting, faults: &mut Vec<String>) -> Option<Cgroup> {
+    let found = match setting {
+        CgroupSetting::Off => Err("RUNNER_CGROUP is off".to_owned()),
+        CgroupSetting::Auto => Cgroup::find(None),
+        CgroupSetting::At(path) => Cgroup::find(Some(path)).inspect_err(|why| {
+            faults.push(format!("RUNNER_CGROUP cannot be used: {why}"));
+        }),
+    };
+    match found {
+        Ok(cgroup) => {
+            tracing::info!(
+                event = "cgroup",
+                base = %cgroup.base().display(),
+                memory = cgroup.memory,
+                pids = cgroup.pids,
+                "each command has a cgroup of its own"
+            );
+            Some(cgroup)
+        }
+        Err(why) => {
+            tracing::info!(event = "no_cgroup", why, "commands are watched without");
+            None
+        }
+    }
+}
+
 fn declared(
     declared: DeclaredType,
     inherited: &Arc<[(String, String)]>,
-    work_dir: &Arc<WorkDir>,
     watch: &Arc<Watch>,
+    masks: Arc<Masks>,
 ) -> Result<JobType, StartError> {
     let work: Arc<dyn Work> = match declared.work {
         DeclaredWork::Command(line) => Arc::new(Command {
             line,
             inherited: Arc::clone(inherited),
-            work_dir: Arc::clone(work_dir),
             watch: Arc::clone(watch),
         }),
         DeclaredWork::Http(call) => {
@@ -222,11 +300,12 @@ fn declared(
     Ok(JobType {
         terms: declared.terms,
         work,
+        masks,
         schema: declared.schema,
     })
 }
 
-fn added(added: Added) -> Result<JobType, String> {
+fn added(added: Added, masks: &Arc<Masks>) -> Result<JobType, String> {
     let job_type: Name = added
         .job_type
         .parse()
@@ -246,6 +325,7 @@ fn added(added: Added) -> Result<JobType, String> {
     Ok(JobType {
         terms,
         work: added.work,
+        masks: Arc::clone(masks),
         schema: None,
     })
 }

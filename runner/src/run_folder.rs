@@ -12,8 +12,8 @@ use crate::config::AfterRun;
 
 /// The largest result file that is read.
 const LARGEST_RESULT: u64 = 1024 * 1024;
-/// Counting what was left in the artifacts folder ends here.
-const MOST_COUNTED: usize = 10_000;
+/// Less free space than this is none.
+const OUT_OF_SPACE: u64 = 64 * 1024;
 
 /// The folder of one run; dropping it removes it.
 #[derive(Debug)]
@@ -23,18 +23,19 @@ pub(crate) struct RunFolder {
 }
 
 impl RunFolder {
-    /// Makes the folder, with its payload and an empty file for events in it.
-    pub(crate) fn make(
-        path: PathBuf,
-        after_run: AfterRun,
-        payload: &[u8],
-    ) -> io::Result<(Self, File)> {
+    /// Makes the folder, with one for what the job is given and one for what it leaves.
+    pub(crate) fn make(path: PathBuf, after_run: AfterRun) -> io::Result<Self> {
         DirBuilder::new().mode(0o700).create(&path)?;
         let folder = Self { path, after_run };
         DirBuilder::new().mode(0o700).create(folder.artifacts())?;
-        private_file(&folder.payload())?.write_all(payload)?;
-        let events = private_file(&folder.events())?;
-        Ok((folder, events))
+        DirBuilder::new().mode(0o700).create(folder.inputs())?;
+        Ok(folder)
+    }
+
+    /// Puts a command's payload into it, and an empty file for its events, which it gives.
+    pub(crate) fn furnish(&self, payload: &[u8]) -> io::Result<File> {
+        private_file(&self.payload())?.write_all(payload)?;
+        private_file(&self.events())
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -43,6 +44,11 @@ impl RunFolder {
 
     pub(crate) fn payload(&self) -> PathBuf {
         self.path.join("payload.json")
+    }
+
+    /// What the stages before this one answered; there only for a job with stages.
+    pub(crate) fn stages(&self) -> PathBuf {
+        self.path.join("stages.json")
     }
 
     pub(crate) fn events(&self) -> PathBuf {
@@ -55,6 +61,16 @@ impl RunFolder {
 
     pub(crate) fn artifacts(&self) -> PathBuf {
         self.path.join("artifacts")
+    }
+
+    /// Where the files are that the job is given.
+    pub(crate) fn inputs(&self) -> PathBuf {
+        self.path.join("input")
+    }
+
+    /// The list of them, with the names that their sender gave them.
+    pub(crate) fn inputs_list(&self) -> PathBuf {
+        self.path.join("inputs.json")
     }
 
     /// The result that the command left, or what is wrong with it.
@@ -91,25 +107,12 @@ impl RunFolder {
         Ok(text)
     }
 
-    /// How many files the command left in the artifacts folder.
-    pub(crate) fn count_artifacts(&self) -> usize {
-        let mut folders = vec![self.artifacts()];
-        let mut files = 0;
-        while let Some(folder) = folders.pop() {
-            let Ok(entries) = std::fs::read_dir(folder) else {
-                continue;
-            };
-            for entry in entries.flatten() {
-                match entry.file_type() {
-                    Ok(kind) if kind.is_dir() => folders.push(entry.path()),
-                    _ => files += 1,
-                }
-                if files >= MOST_COUNTED {
-                    return files;
-                }
-            }
-        }
-        files
+    /// Whether next to nothing can be written any more, for want of space or of inodes.
+    pub(crate) fn is_out_of_space(&self) -> bool {
+        rustix::fs::statvfs(&self.path).is_ok_and(|disk| {
+            let is_full = disk.f_bavail.saturating_mul(disk.f_frsize) < OUT_OF_SPACE;
+            is_full || (disk.f_files > 0 && disk.f_favail == 0)
+        })
     }
 }
 
@@ -179,11 +182,10 @@ mod tests {
     }
 
     #[test]
-    fn a_run_folder_goes_with_its_files_and_counts_what_is_left() {
+    fn a_run_folder_goes_with_its_files() {
         let (outer, run) = folder();
         std::fs::write(run.artifacts().join("deep/a"), "1").expect("written");
         std::fs::write(run.artifacts().join("b"), "1").expect("written");
-        assert_eq!(run.count_artifacts(), 2);
         drop(run);
         assert!(!outer.path().join("run").exists());
     }

@@ -7,18 +7,20 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+use files::{Depot, Place, S3};
 use jobs::{Pooler, RunnerIdentity, Store, StoreOptions};
-use service::{ConnectionLimits, Listener, Stop, Stopper};
+use service::{ArtifactStore, ConnectionLimits, Listener, Stop, Stopper};
 use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 
 use crate::api;
 use crate::app::{App, Backlog};
-use crate::config::Config;
+use crate::config::{Config, HintSource};
 use crate::dispatcher::dispatch;
 use crate::error::StartError;
 use crate::executions::Executions;
 use crate::handlers::Handlers;
+use crate::hints::listen;
 use crate::housekeeping::keep_house;
 use crate::identity::{self, NameLock};
 use crate::interruption::Interruption;
@@ -119,17 +121,20 @@ pub async fn start(mut config: Config, handlers: Handlers) -> Result<RunningRunn
         )
     };
     let store = Store::new(&options).map_err(StartError::Store)?;
+    let depot = Depot::open(store.clone(), &place(&config.shared.artifact_store))
+        .map_err(StartError::Files)?;
     let folders = config.folders.clone();
     let prepared = tokio::task::spawn_blocking(move || WorkDir::prepare(&folders)).await;
     let prepared = prepared.unwrap_or_else(|error| Err(io::Error::other(error)));
     let work_dir = Arc::new(prepared.map_err(StartError::WorkDir)?);
     let boot_id = service::ids::uuid_v7();
     let name_lock = name_lock(&config, boot_id)?;
-    let registry = Registry::new(&mut config, handlers, &store, &work_dir)?;
+    let registry = Registry::new(&mut config, handlers, &store)?;
     let listener = Listener::bind(config.bind, config.tls.as_ref())
         .await
         .map_err(StartError::Serve)?;
     let (stopper, stop) = Stop::new();
+    let lease = config.limits.lease;
     let app = Arc::new(App {
         identity: RunnerIdentity {
             id: config.runner_id.clone(),
@@ -138,19 +143,29 @@ pub async fn start(mut config: Config, handlers: Handlers) -> Result<RunningRunn
         slots: Slots::new(config.limits.slots),
         limits: config.limits,
         store,
+        depot,
+        work_dir: Arc::clone(&work_dir),
         registry,
-        leases: Arc::new(Leases::default()),
+        leases: Arc::new(Leases::new(lease)),
         executions: Executions::default(),
         // The folder that was named, not the one of this boot: the next boot looks there.
         outcomes: Outcomes::new(config.folders.work.clone()),
         app_env: config.shared.app_env,
+        flags: config.shared.flags,
         stop,
         claiming: Mutex::new(()),
         backlog: Backlog::default(),
+        ended: tokio::sync::Notify::new(),
+        loops: Arc::default(),
         admitted: AtomicBool::new(false),
     });
-    let keeper = LeaseKeeper::start(Arc::clone(&app.leases), options, app.limits.lease)
-        .map_err(StartError::LeaseKeeper)?;
+    let keeper = LeaseKeeper::start(
+        Arc::clone(&app.leases),
+        Arc::clone(&app.loops),
+        options,
+        app.limits.lease,
+    )
+    .map_err(StartError::LeaseKeeper)?;
     announce(&app, &listener, &work_dir, &config.shared.warnings);
     let mut running = RunningRunner {
         address: listener.address(),
@@ -161,10 +176,10 @@ pub async fn start(mut config: Config, handlers: Handlers) -> Result<RunningRunn
     };
     let dead = name_lock.as_ref().and_then(|lock| lock.dead);
     identity::admit_at_once(&app, dead).await;
-    let router = api::router(&app, config.tokens);
+    let router = api::router(&app, config.tokens, config.shared.flags);
     running
         .life
-        .spawn(live(app, listener, router, keeper, name_lock));
+        .spawn(live(app, listener, router, keeper, name_lock, config.hints));
     Ok(running)
 }
 
@@ -183,6 +198,29 @@ fn pooler(setting: service::Pooler) -> Pooler {
     match setting {
         service::Pooler::None => Pooler::None,
         service::Pooler::Transaction => Pooler::Transaction,
+    }
+}
+
+/// Where files are kept, as the library of files has it.
+fn place(setting: &ArtifactStore) -> Place {
+    match setting {
+        ArtifactStore::Postgres => Place::Postgres,
+        ArtifactStore::Folder(folder) => Place::Folder(folder.clone()),
+        ArtifactStore::Bucket(bucket) => {
+            let keys = bucket.keys.as_ref();
+            Place::S3(S3 {
+                bucket: bucket.name.clone(),
+                prefix: bucket.prefix.clone(),
+                region: bucket.region.clone(),
+                endpoint: bucket.endpoint.as_ref().map(ToString::to_string),
+                access_key_id: keys.map(|(id, _)| id.expose().to_owned()),
+                secret_access_key: keys.map(|(_, key)| key.expose().to_owned()),
+                session_token: bucket
+                    .session
+                    .as_ref()
+                    .map(|token| token.expose().to_owned()),
+            })
+        }
     }
 }
 
@@ -216,6 +254,7 @@ async fn live(
     router: axum::Router,
     mut keeper: LeaseKeeper,
     name_lock: Option<NameLock>,
+    hints: HintSource,
 ) -> Result<(), StartError> {
     let _cut_off = CutOff(Arc::clone(&app));
     // The API answers to the end, so that a trigger hears of the drain and does not find a closed door.
@@ -228,9 +267,22 @@ async fn live(
     let mut handing_in = JoinSet::new();
     handing_in.spawn(hand_in(Arc::clone(&app), left));
     let mut dispatching = JoinSet::new();
-    dispatching.spawn(dispatch(Arc::clone(&app)));
+    let of_task = Arc::clone(&app);
+    dispatching.spawn(async move {
+        let begin = || dispatch(Arc::clone(&of_task));
+        of_task.loops.keep("dispatcher", begin).await
+    });
+    let mut listening = JoinSet::new();
+    match hints {
+        HintSource::None => listening.spawn(std::future::pending()),
+        HintSource::Notify(direct) => listening.spawn(listen(Arc::clone(&app), direct)),
+    };
     let mut housekeeping = JoinSet::new();
-    housekeeping.spawn(keep_house(Arc::clone(&app)));
+    let of_task = Arc::clone(&app);
+    housekeeping.spawn(async move {
+        let begin = || keep_house(Arc::clone(&of_task));
+        of_task.loops.keep("housekeeping", begin).await
+    });
     let mut admitting = JoinSet::new();
     let (of_task, dead) = (
         Arc::clone(&app),
@@ -242,14 +294,16 @@ async fn live(
         () = app.stop.requested() => None,
         Some(Ok(Err(error))) = admitting.join_next() => Some(error),
         _ = serving.join_next() => Some(StartError::PartEnded("api")),
+        _ = listening.join_next() => Some(StartError::PartEnded("listener")),
         _ = dispatching.join_next() => Some(StartError::PartEnded("dispatcher")),
         ended = housekeeping.join_next() => Some(match ended {
-            Some(Ok(Err(error))) => error,
-            Some(Ok(Ok(())) | Err(_)) | None => StartError::PartEnded("housekeeping"),
+            Some(Ok(Some(Err(error)))) => error,
+            Some(Ok(Some(Ok(())) | None) | Err(_)) | None => StartError::PartEnded("housekeeping"),
         }),
         () = keeper.ended() => Some(StartError::PartEnded("lease keeper")),
     };
     admitting.shutdown().await;
+    listening.shutdown().await;
     // A part that hears of the stop first may end before this does.
     let broken = broken.filter(|_| !app.stop.is_requested());
     if let Some(error) = &broken {
@@ -271,6 +325,7 @@ async fn live(
     dispatching.shutdown().await;
     housekeeping.shutdown().await;
     handing_in.shutdown().await;
+    app.registry.watch.retire_all().await;
     api_stopper.stop();
     while serving.join_next().await.is_some() {}
     if tokio::time::timeout(LAST_WORDS, app.store.sign_off(&app.identity))

@@ -8,7 +8,16 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 /// The right to have one job at work; dropping it frees the place.
 #[derive(Debug)]
 pub(crate) struct Slot {
-    _permit: OwnedSemaphorePermit,
+    permit: OwnedSemaphorePermit,
+}
+
+impl Slot {
+    /// Takes other places too, for a job that must have no company.
+    pub(crate) fn widen(&mut self, others: impl IntoIterator<Item = Self>) {
+        for other in others {
+            self.permit.merge(other.permit);
+        }
+    }
 }
 
 /// All places of the runner.
@@ -39,7 +48,7 @@ impl Slots {
         Arc::clone(&self.free)
             .try_acquire_owned()
             .ok()
-            .map(|permit| Slot { _permit: permit })
+            .map(|permit| Slot { permit })
     }
 
     /// Every slot that is free.
@@ -50,7 +59,7 @@ impl Slots {
     /// A slot, if one becomes free in time.
     pub(crate) async fn wait(&self, patience: Duration) -> Option<Slot> {
         let permit = tokio::time::timeout(patience, Arc::clone(&self.free).acquire_owned()).await;
-        permit.ok()?.ok().map(|permit| Slot { _permit: permit })
+        permit.ok()?.ok().map(|permit| Slot { permit })
     }
 }
 
@@ -68,5 +77,16 @@ mod tests {
         drop(taken);
         assert_eq!(slots.used(), 0);
         assert!(slots.take().is_some());
+    }
+
+    #[tokio::test]
+    async fn a_widened_slot_keeps_the_others_until_it_is_dropped() {
+        let slots = Slots::new(3);
+        let mut alone = slots.take().expect("a free slot");
+        alone.widen(slots.take_all());
+        assert_eq!(slots.used(), 3);
+        assert!(slots.take().is_none());
+        drop(alone);
+        assert_eq!(slots.used(), 0);
     }
 }

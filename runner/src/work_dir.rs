@@ -64,14 +64,10 @@ impl WorkDir {
         &self.path
     }
 
-    /// Makes the folder of one run, with its payload in it.
-    pub(crate) fn run_folder(
-        &self,
-        key: LeaseKey,
-        payload: &[u8],
-    ) -> io::Result<(RunFolder, File)> {
+    /// Makes the folder of one run.
+    pub(crate) fn run_folder(&self, key: LeaseKey) -> io::Result<RunFolder> {
         let path = self.path.join(format!("{}-{}", key.job_id, key.fence));
-        RunFolder::make(path, self.after_run, payload)
+        RunFolder::make(path, self.after_run)
     }
 }
 

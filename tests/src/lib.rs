@@ -5,18 +5,31 @@
     reason = "a harness that cannot go on fails the test, and says why"
 )]
 
+mod balancer;
 mod call;
 mod database;
 mod leftovers;
+mod lines;
+mod live;
+mod multipart;
 mod peer;
 mod program;
+pub mod raw;
+mod sse;
+mod stuck;
 mod system;
 mod wait;
 
+pub use balancer::Balancer;
 pub use call::{Answer, Call, Client};
 pub use database::{Database, migrate, rows};
 pub use leftovers::{command_line, end_processes_of, processes_in, processes_of};
+pub use lines::{LineFigures, lines};
+pub use live::{CutFigures, WatcherFigures, cuts, watchers};
+pub use multipart::Multipart;
 pub use peer::Peer;
 pub use program::{Program, Start, repository};
+pub use sse::{Frame, Next, Sse};
+pub use stuck::{StuckFigures, stuck};
 pub use system::{API_KEY, Builder, RUNNER_TOKEN, SECRET_KEY, System};
 pub use wait::{LIMIT, wait_until};

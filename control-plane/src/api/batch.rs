@@ -53,7 +53,7 @@ pub(crate) async fn submit_batch(
 ) -> Result<(StatusCode, axum::Json<BatchView>), Problem> {
     key.refuse("is not taken for a batch: send jobs that must not be doubled one by one to /jobs")?;
     for job in &new {
-        app.check_flag_of(&job.job_type)?;
+        app.check_flags_of(job)?;
     }
     let jobs = ask(app.store.submit_batch(&new, &caller.key_id.to_string())).await?;
     let jobs = jobs.into_iter().map(JobView::from).collect();

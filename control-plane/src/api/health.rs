@@ -36,6 +36,12 @@ pub(crate) async fn livez() -> Readiness {
     ),
 )]
 pub(crate) async fn readyz(State(app): State<Arc<App>>) -> Readiness {
+    if app.leaving.is_requested() {
+        return Readiness::NotReady {
+            part: "draining",
+            detail: "The program is stopping; another copy has the requests.".to_owned(),
+        };
+    }
     match tokio::time::timeout(DEADLINE, fitness(&app)).await {
         Ok(Ok(readiness)) => readiness,
         Ok(Err(error)) => {

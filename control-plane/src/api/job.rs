@@ -1,16 +1,15 @@
-//! One job that exists: itself, its events, its log, abort, retry and resume.
+//! One job that exists: itself, its events, abort, retry and resume.
 
 use std::sync::Arc;
 
 use axum::extract::State;
-use axum::http::{StatusCode, header};
-use axum::response::IntoResponse;
-use service::{Caller, Fields, OptionalJson, Parse, Problem, Query, read};
+use axum::http::StatusCode;
+use jobs::RetryFrom;
+use service::{Caller, Fields, Flag, OptionalJson, Parse, Problem, Query, read};
 
 use super::params::JobId;
-use super::views::{EventView, EventsView, JobView, ReasonView};
+use super::views::{EventView, EventsView, JobView, ReasonView, RetryView};
 use crate::app::{App, ask};
-use crate::error::no_such_job;
 
 /// How many events an answer has at most.
 const MOST_EVENTS: i64 = 1000;
@@ -37,11 +36,35 @@ impl Parse for EventsRequest {
 
 /// Why somebody aborts or retries.
 #[derive(Debug)]
-pub(crate) struct Reason(Option<String>);
+pub(crate) struct Reason(pub(crate) Option<String>);
 
 impl Parse for Reason {
     fn parse(fields: &mut Fields<'_>) -> Option<Self> {
         Some(Self(fields.optional("reason", reason)))
+    }
+}
+
+/// Why somebody retries, and from where.
+#[derive(Debug)]
+pub(crate) struct RetryRequest {
+    reason: Option<String>,
+    from: RetryFrom,
+}
+
+impl Parse for RetryRequest {
+    fn parse(fields: &mut Fields<'_>) -> Option<Self> {
+        let from = fields.optional(
+            "from",
+            read::text_as(|text| match text {
+                "failed_stage" => Ok(RetryFrom::FailedStage),
+                "start" => Ok(RetryFrom::Start),
+                _ => Err("must be failed_stage or start".to_owned()),
+            }),
+        );
+        Some(Self {
+            reason: fields.optional("reason", reason),
+            from: from.unwrap_or(RetryFrom::FailedStage),
+        })
     }
 }
 
@@ -65,7 +88,12 @@ pub(crate) async fn job(
     State(app): State<Arc<App>>,
     JobId(id): JobId,
 ) -> Result<axum::Json<JobView>, Problem> {
-    Ok(axum::Json(app.job(id).await?.into()))
+    let job = app.job(id).await?;
+    let stages = match job.stage {
+        Some(_) if app.flags().is_on(Flag::Gates) => Some(ask(app.store.stages(id)).await?),
+        Some(_) | None => None,
+    };
+    Ok(axum::Json(JobView::from(job).with_stages(stages)))
 }
 
 /// List what happened to a job, in order.
@@ -95,24 +123,17 @@ pub(crate) async fn events(
     }))
 }
 
-/// Read what the handler printed, as text, attempts in order.
-#[utoipa::path(
-    get,
-    path = "/jobs/{id}/log",
-    tag = "jobs",
-    params(("id" = uuid::Uuid, Path, description = "The job")),
-    responses(
-        (status = 200, description = "Its log, which may be empty", body = String, content_type = "text/plain; charset=utf-8"),
-        (status = 404, description = "No such job"),
-    ),
-)]
-pub(crate) async fn log(
-    State(app): State<Arc<App>>,
-    JobId(id): JobId,
-    Query(()): Query<()>,
-) -> Result<impl IntoResponse, Problem> {
-    let log = ask(app.store.log(id)).await?.ok_or_else(no_such_job)?;
-    Ok(([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], log))
+type Accepted = (StatusCode, axum::Json<JobView>);
+
+/// The job as it is once the store has done what was asked.
+async fn accepted<T>(
+    app: &App,
+    id: uuid::Uuid,
+    asked: impl Future<Output = Result<T, jobs::StoreError>>,
+) -> Result<Accepted, Problem> {
+    ask(asked).await?;
+    app.live.changed(id);
+    Ok((StatusCode::ACCEPTED, axum::Json(app.job(id).await?.into())))
 }
 
 /// Stop a job: at once while it is not running, else by its runner.
@@ -133,21 +154,21 @@ pub(crate) async fn abort(
     caller: Caller,
     JobId(id): JobId,
     OptionalJson(Reason(reason)): OptionalJson<Reason>,
-) -> Result<(StatusCode, axum::Json<JobView>), Problem> {
-    ask(app
-        .store
-        .abort(id, &caller.key_id.to_string(), reason.as_deref()))
-    .await?;
-    Ok((StatusCode::ACCEPTED, axum::Json(app.job(id).await?.into())))
+) -> Result<Accepted, Problem> {
+    let actor = caller.key_id.to_string();
+    let asked = app.store.abort(id, &actor, reason.as_deref());
+    accepted(&app, id, asked).await
 }
 
 /// Queue a failed or aborted job again, with a fresh attempt budget.
+///
+/// A job with stages goes on with the stage that failed, or begins anew with `from: start`.
 #[utoipa::path(
     post,
     path = "/jobs/{id}/retry",
     tag = "jobs",
     params(("id" = uuid::Uuid, Path, description = "The job")),
-    request_body = Option<ReasonView>,
+    request_body = Option<RetryView>,
     responses(
         (status = 202, description = "Queued again", body = JobView),
         (status = 404, description = "No such job"),
@@ -158,16 +179,14 @@ pub(crate) async fn retry(
     State(app): State<Arc<App>>,
     caller: Caller,
     JobId(id): JobId,
-    OptionalJson(Reason(reason)): OptionalJson<Reason>,
-) -> Result<(StatusCode, axum::Json<JobView>), Problem> {
-    ask(app
-        .store
-        .retry(id, &caller.key_id.to_string(), reason.as_deref()))
-    .await?;
-    Ok((StatusCode::ACCEPTED, axum::Json(app.job(id).await?.into())))
+    OptionalJson(RetryRequest { reason, from }): OptionalJson<RetryRequest>,
+) -> Result<Accepted, Problem> {
+    let actor = caller.key_id.to_string();
+    let asked = app.store.retry_from(id, from, &actor, reason.as_deref());
+    accepted(&app, id, asked).await
 }
 
-/// Let a held job go on: its runner was lost, and its type leaves what then happens to a person.
+/// Let a job go on that waits: held because its runner was lost, or rejected at a gate, whose stage is then run again.
 #[utoipa::path(
     post,
     path = "/jobs/{id}/resume",
@@ -177,7 +196,7 @@ pub(crate) async fn retry(
     responses(
         (status = 202, description = "Queued again", body = JobView),
         (status = 404, description = "No such job"),
-        (status = 409, description = "It is not held"),
+        (status = 409, description = "It is neither held nor rejected at a gate"),
     ),
 )]
 pub(crate) async fn resume(
@@ -185,10 +204,8 @@ pub(crate) async fn resume(
     caller: Caller,
     JobId(id): JobId,
     OptionalJson(Reason(reason)): OptionalJson<Reason>,
-) -> Result<(StatusCode, axum::Json<JobView>), Problem> {
-    ask(app
-        .store
-        .resume(id, &caller.key_id.to_string(), reason.as_deref()))
-    .await?;
-    Ok((StatusCode::ACCEPTED, axum::Json(app.job(id).await?.into())))
+) -> Result<Accepted, Problem> {
+    let actor = caller.key_id.to_string();
+    let asked = app.store.resume(id, &actor, reason.as_deref());
+    accepted(&app, id, asked).await
 }

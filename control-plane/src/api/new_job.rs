@@ -6,6 +6,8 @@ use std::ops::RangeInclusive;
 use jobs::{Name, NewJob};
 use serde_json::{Value, json};
 use service::{Fields, Parse, read};
+
+use super::stages::stages;
 use time::OffsetDateTime;
 
 /// What a year may be where a person plans ahead; another one is a slip of the pen.
@@ -13,7 +15,7 @@ const RUN_AT_YEARS: RangeInclusive<i32> = 2000..=2200;
 /// Longest time to live, in seconds: a year.
 const LONGEST_TTL: i32 = 31_536_000;
 /// Longest time limit of an attempt, in seconds: 30 days.
-const LONGEST_TIMEOUT: i32 = 2_592_000;
+pub(super) const LONGEST_TIMEOUT: i32 = 2_592_000;
 
 /// The fields of a job that is asked for.
 #[derive(Debug)]
@@ -31,6 +33,7 @@ impl Parse for JobRequest {
         let timeout_seconds =
             fields.optional("timeout_seconds", read::integer_within(1, LONGEST_TIMEOUT));
         let labels = fields.optional("labels", labels);
+        let stages = stages(fields);
         Some(Self(NewJob {
             job_type: job_type?,
             payload: payload.unwrap_or_else(|| json!({})),
@@ -42,6 +45,7 @@ impl Parse for JobRequest {
             timeout_seconds,
             labels: labels.unwrap_or_default(),
             idempotency_key: None,
+            stages: stages?,
         }))
     }
 }
@@ -69,7 +73,8 @@ pub(super) fn instant_within(
     }
 }
 
-fn labels(value: &Value) -> Result<BTreeMap<String, String>, read::Fault> {
+/// Names and values of the caller's own.
+pub(super) fn labels(value: &Value) -> Result<BTreeMap<String, String>, read::Fault> {
     let labels = read::text_map(value)?;
     if labels.len() > 32 {
         return Err("must have at most 32 labels".to_owned());

@@ -10,7 +10,7 @@ use utoipa::openapi::security::{
 use utoipa::openapi::{Content, OpenApi as Document, Ref, Response, ResponseBuilder};
 use utoipa::{Modify, OpenApi};
 
-use super::{BASE, closed_paths};
+use super::{BASE, GATES, LINK, closed_paths, is_there};
 use crate::config::Config;
 
 /// What lies below the base.
@@ -21,15 +21,40 @@ use crate::config::Config;
         super::list::list,
         super::batch::submit_batch,
         super::job::job,
+        super::why::why,
         super::job::events,
-        super::job::log,
+        super::log::log,
+        super::stream::events,
+        super::stream::log,
+        super::artifacts::list,
+        super::artifacts::download,
+        super::artifacts::zip,
         super::job::abort,
         super::job::retry,
         super::job::resume,
+        super::gates::open,
+        super::gates::gates,
+        super::gates::approve,
+        super::gates::reject,
+        super::links::make,
         super::replay::replay,
         super::trigger::trigger_runner,
         super::tick::tick,
+        super::fleet::fleet,
+        super::fleet::pause,
+        super::fleet::resume,
         super::fleet::runners,
+        super::schedules::list,
+        super::schedules::create,
+        super::schedules::preview,
+        super::schedules::schedule,
+        super::schedules::change,
+        super::schedules::delete,
+        super::schedules::fire,
+        super::schedules::pause,
+        super::schedules::resume,
+        super::schedules::fires,
+        super::schedules::next,
         super::meta::meta,
         super::debug_env::debug_env,
         super::docs::openapi_json,
@@ -49,7 +74,13 @@ struct Ops;
             Every path below `/api/v1/ops` is also there below `/api/ops`. Times are RFC 3339 UTC, ids UUIDv7. \
             Which paths are there depends on the feature flags.",
     ),
-    paths(super::health::healthz, super::health::livez, super::health::readyz)
+    paths(
+        super::health::healthz,
+        super::health::livez,
+        super::health::readyz,
+        super::links::show,
+        super::links::decide,
+    )
 )]
 struct Root;
 
@@ -62,7 +93,13 @@ pub fn openapi() -> Value {
 pub(crate) fn served(config: &Config) -> Value {
     let mut document = document();
     for path in closed_paths(config) {
-        document.paths.paths.remove(&format!("{BASE}{path}"));
+        document
+            .paths
+            .paths
+            .remove(&format!("{BASE}{}", path.replace("{*", "{")));
+    }
+    if !is_there(GATES, config) {
+        document.paths.paths.remove(LINK);
     }
     json_of(&document)
 }
@@ -90,7 +127,15 @@ impl Modify for EveryOpsRoute {
             );
         }
         for item in document.paths.paths.values_mut() {
-            for operation in [&mut item.get, &mut item.post].into_iter().flatten() {
+            for operation in [
+                &mut item.get,
+                &mut item.post,
+                &mut item.put,
+                &mut item.delete,
+            ]
+            .into_iter()
+            .flatten()
+            {
                 complete(operation);
             }
         }

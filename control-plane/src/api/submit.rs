@@ -2,15 +2,16 @@
 
 use std::sync::Arc;
 
-use axum::extract::State;
+use axum::extract::{FromRequest, Request, State};
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use jobs::Submitted;
-use service::{Caller, Json, Problem};
+use jobs::{Inputs, Submitted};
+use service::{Caller, Json, Problem, is_multipart};
 
 use super::BASE;
 use super::new_job::JobRequest;
 use super::params::IdempotencyKey;
+use super::upload;
 use super::views::{JobRequestView, JobView};
 use crate::app::{App, ask};
 
@@ -22,7 +23,8 @@ pub(super) const REPLAYED: (HeaderName, HeaderValue) = (
 
 /// Record a job.
 ///
-/// It is queued; a runner takes it once it is due. The same `Idempotency-Key` and body again give the same job.
+/// It is queued; a runner takes it once it is due. With files it is sent as `multipart/form-data`: a part `job` with
+/// this JSON, and files, which the handler finds in its input folder. The same `Idempotency-Key` and body again give the same job.
 #[utoipa::path(
     post,
     path = "/jobs",
@@ -40,12 +42,24 @@ pub(crate) async fn submit(
     State(app): State<Arc<App>>,
     caller: Caller,
     key: IdempotencyKey,
-    Json(JobRequest(mut new)): Json<JobRequest>,
+    request: Request,
 ) -> Result<Response, Problem> {
-    app.check_flag_of(&new.job_type)?;
+    let (JobRequest(mut new), inputs) = if is_multipart(request.headers()) {
+        let read = upload::read(&app, request).await?;
+        (read.job, read.inputs)
+    } else {
+        let Json(job) = Json::from_request(request, &()).await?;
+        (job, Inputs::default())
+    };
+    app.check_flags_of(&new)?;
     new.idempotency_key = key.0;
-    let submitted = ask(app.store.submit(new, &caller.key_id.to_string())).await?;
-    Ok(match submitted {
+    let created_by = caller.key_id.to_string();
+    let submitted = ask(app.store.submit_with(new, &inputs, &created_by)).await;
+    if !matches!(submitted, Ok(Submitted::Created(_))) {
+        // Nobody was given them, unless the answer was lost; then they are the job's by now and are left alone.
+        upload::forget(&app, &inputs.ids).await;
+    }
+    Ok(match submitted? {
         Submitted::Created(job) => {
             let location = [(header::LOCATION, format!("{BASE}/jobs/{}", job.id))];
             (

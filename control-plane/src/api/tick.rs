@@ -11,7 +11,7 @@ use super::views::TickView;
 use crate::app::{App, ask};
 use crate::runner_client::TriggerAnswer;
 
-/// Do what is due: take back what lost runners held, fail what outlived its time to live, trigger the runner for a due job.
+/// Do what is due: take back what lost runners held, fail what outlived its time to live, fire what schedules have due, trigger the runner for a due job.
 ///
 /// At most one trigger is sent, for the due job that was least recently asked for; what came of it stands with the job. A
 /// runner that polls needs none of this; one that does not takes the rest of what is due with calls of its own `POST /tick`.
@@ -27,13 +27,31 @@ pub(crate) async fn tick(
     caller: Caller,
     OptionalJson(()): OptionalJson<()>,
 ) -> Result<Json<TickView>, Problem> {
-    let swept = ask(app.store.recover(&caller.key_id.to_string())).await?;
+    let actor = caller.key_id.to_string();
+    let swept = ask(app.store.recover(&actor)).await?;
+    let settled = if app.flags().is_on(Flag::Gates) {
+        ask(app.store.settle_gates(&actor)).await?
+    } else {
+        0
+    };
+    let fired = fire_due(&app, &actor).await?;
+    app.live.changed_many();
     Ok(Json(TickView {
+        settled,
         recovered: swept.recovered,
         expired: swept.expired,
         triggered: trigger_due(&app, &request_id).await?,
-        fired: 0,
+        fired,
     }))
+}
+
+/// How many jobs of schedules were recorded; with the flag off, nothing of them is read.
+async fn fire_due(app: &App, actor: &str) -> Result<u64, Problem> {
+    if !app.flags().is_on(Flag::Schedules) {
+        return Ok(0);
+    }
+    let closed = app.flags().closed_job_types();
+    Ok(ask(app.store.fire_due(&closed, actor)).await?.fired)
 }
 
 /// How many jobs a runner took because of it: one or none.
@@ -45,7 +63,15 @@ async fn trigger_due(app: &App, request_id: &str) -> Result<u64, Problem> {
     else {
         return Ok(0);
     };
-    let Some(id) = ask(app.store.next_to_trigger(&app.flags().closed_job_types())).await? else {
+    if ask(app.store.pause()).await?.is_some() {
+        return Ok(0);
+    }
+    let Some(id) = ask(app.store.next_to_trigger(
+        &app.flags().closed_job_types(),
+        app.flags().is_on(Flag::Gates),
+    ))
+    .await?
+    else {
         return Ok(0);
     };
     let answer = runner.trigger(id, request_id).await;

@@ -116,9 +116,10 @@ async fn record(
     new: JobRequest,
 ) -> Result<Target, Problem> {
     let JobRequest(mut new) = new;
-    app.check_flag_of(&new.job_type)?;
+    app.check_flags_of(&new)?;
     new.idempotency_key = key.0;
-    match ask(app.store.submit(new, &caller.key_id.to_string())).await? {
+    // The trigger is the hint; another would only race with it.
+    match ask(app.store.submit_quietly(new, &caller.key_id.to_string())).await? {
         Submitted::Replayed(job) if job.status != Status::Queued => Ok(Target::Answered(
             ([REPLAYED], answer(job, TriggerOutcome::Accepted)).into_response(),
         )),
@@ -130,7 +131,7 @@ async fn record(
 async fn find(app: &App, key: IdempotencyKey, id: Uuid) -> Result<Target, Problem> {
     key.refuse("is not taken with job_id: a job that is triggered twice runs only once anyway")?;
     let job = app.job(id).await?;
-    app.check_flag_of(&job.job_type)?;
+    app.check_flag_of(job.work_type())?;
     match job.status {
         Status::Queued => Ok(Target::Job(Box::new(job), Seen::Now)),
         Status::Running

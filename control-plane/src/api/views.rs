@@ -1,20 +1,32 @@
 //! What answers look like in JSON. Holds no logic; what requests look like is described in `views/requests.rs`.
 
+mod gates;
 mod requests;
+mod schedules;
 mod service;
 
-use jobs::{Event, Job, Name, Status};
+use jobs::{Event, Job, Name, Stage, Status};
 use serde::Serialize;
 use serde_json::Value;
 use time::OffsetDateTime;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+pub(crate) use gates::{
+    DecidedView, DecisionView, GateView, GatesView, LinkView, LinksRequestView, LinksView,
+    StageView,
+};
 pub(crate) use requests::{
-    BatchRequestView, JobRequestView, ReasonView, ReplayRequestView, StatusView, TriggerRequestView,
+    BatchRequestView, JobRequestView, ReasonView, ReplayRequestView, RetryView, StatusView,
+    TriggerRequestView,
+};
+pub(crate) use schedules::{
+    FireView, FiresView, HandFiredView, InstantView, InstantsView, PreviewRequestView,
+    ScheduleRequestView, ScheduleView, SchedulesView,
 };
 pub(crate) use service::{
-    LimitsView, MetaView, RunnerView, RunnersView, SettingView, SettingsView, TickView,
+    FleetChangeView, FleetView, LimitsView, MetaView, PauseView, RunnerView, RunnersView,
+    SettingView, SettingsView, TickView, WhyReasonView, WhyView,
 };
 
 /// What a replay did.
@@ -101,6 +113,17 @@ pub(crate) struct JobView {
     /// When its status last changed.
     #[serde(with = "time::serde::rfc3339")]
     updated_at: OffsetDateTime,
+    /// Its stages, in order, with what became of each; only where one job is asked for, and it has any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stages: Option<Vec<StageView>>,
+}
+
+impl JobView {
+    /// The same with its stages.
+    pub(crate) fn with_stages(mut self, stages: Option<Vec<Stage>>) -> Self {
+        self.stages = stages.map(|stages| stages.into_iter().map(StageView::from).collect());
+        self
+    }
 }
 
 impl From<Job> for JobView {
@@ -134,6 +157,7 @@ impl From<Job> for JobView {
             started_at: job.started_at,
             finished_at: job.finished_at,
             updated_at: job.updated_at,
+            stages: None,
         }
     }
 }
@@ -176,6 +200,35 @@ impl From<Event> for EventView {
     }
 }
 
+/// A line that a job printed.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Line)]
+pub(crate) struct LineView {
+    /// Its number within the job, over all attempts; a jump tells how many lines were left out.
+    pub(crate) seq: i64,
+    /// When it was read, to a quarter of a second.
+    #[serde(with = "time::serde::rfc3339")]
+    pub(crate) at: OffsetDateTime,
+    /// The attempt that printed it.
+    pub(crate) attempt: i32,
+    /// `stdout`, `stderr`, or `runner` for the runner's own remarks.
+    pub(crate) stream: String,
+    /// The line, without its end.
+    pub(crate) line: String,
+}
+
+/// Lines of a job's log.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Log)]
+pub(crate) struct LogView {
+    /// In order.
+    pub(crate) lines: Vec<LineView>,
+    /// What to ask for next: `after` this number.
+    pub(crate) last_seq: i64,
+    /// Whether the job has ended and these are its last lines.
+    pub(crate) complete: bool,
+}
+
 /// A page of jobs.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = JobList)]
@@ -200,6 +253,51 @@ pub(crate) struct BatchView {
 pub(crate) struct EventsView {
     /// In order.
     pub(crate) events: Vec<EventView>,
+}
+
+/// A file that a job left.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Artifact)]
+pub(crate) struct ArtifactView {
+    /// Its path in the handler's folder.
+    name: String,
+    /// The stage that left it; null where the job has none.
+    stage: Option<String>,
+    /// Bytes.
+    size: u64,
+    /// SHA-256 of them, in lower-case hexadecimal; the ETag of a download.
+    sha256: String,
+    /// What it is, by its name.
+    content_type: String,
+    /// When it was stored.
+    #[serde(with = "time::serde::rfc3339")]
+    created_at: OffsetDateTime,
+}
+
+impl From<jobs::File> for ArtifactView {
+    fn from(file: jobs::File) -> Self {
+        Self {
+            sha256: hex(&file.sum.sha256),
+            name: file.name,
+            stage: file.stage,
+            size: file.sum.size,
+            content_type: file.content_type,
+            created_at: file.created_at,
+        }
+    }
+}
+
+/// What a job left.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Artifacts)]
+pub(crate) struct ArtifactsView {
+    /// By stage and name.
+    pub(crate) artifacts: Vec<ArtifactView>,
+}
+
+/// Bytes in lower-case hexadecimal.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// What came of a trigger.

@@ -89,6 +89,18 @@ pub const SETTINGS: &[Setting] = &[
         "how long a request over `MAX_CONCURRENCY` waits before its 429",
     ),
     Setting::new(
+        "MAX_STREAMS",
+        Kind::Integer(0, 100_000),
+        Fallback::Is("2000"),
+        "event and log streams open at once; over it, 429. Each needs a file descriptor, none a database connection",
+    ),
+    Setting::new(
+        "CONTROL_PLANE_DRAIN_DELAY_SECONDS",
+        Kind::Seconds(0, 300),
+        Fallback::Means("5; in dev and test 0"),
+        "after SIGTERM: `/readyz` is 503 and all else is served for so long, so that balancers notice first",
+    ),
+    Setting::new(
         "META_ENABLED",
         Kind::Switch,
         Fallback::Is("1"),

@@ -6,6 +6,7 @@ use std::fmt;
 use uuid::Uuid;
 
 use crate::state::Status;
+use crate::store::Pause;
 
 /// Why the store did not do what it was asked to.
 #[derive(Debug)]
@@ -29,6 +30,15 @@ pub enum StoreError {
     Contended(Uuid),
     /// As many jobs of this type run as may run at once over the fleet.
     ConcurrencyReached(Uuid),
+    /// A runner was lost over the job before: it is started only by one that has nothing else at work.
+    RunsAlone(Uuid),
+    /// No job is claimed until the fleet is resumed.
+    FleetPaused {
+        /// The job that stays queued; `None` where none was recorded.
+        job_id: Option<Uuid>,
+        /// Who paused it, when and why.
+        pause: Box<Pause>,
+    },
     /// The job's type is none that the claimer takes.
     WrongType(Uuid),
     /// The idempotency key stands for another request.
@@ -51,6 +61,8 @@ impl fmt::Display for StoreError {
             Self::Outlived(id) => write!(f, "the time to live of job {id} ran out"),
             Self::Contended(id) => write!(f, "somebody else is at job {id} just now"),
             Self::ConcurrencyReached(id) => write!(f, "job {id} waits for others of its type"),
+            Self::RunsAlone(id) => write!(f, "job {id} waits for a runner with nothing at work"),
+            Self::FleetPaused { pause, .. } => write!(f, "the fleet is {pause}"),
             Self::WrongType(id) => write!(f, "job {id} is of a type that is not taken here"),
             Self::IdempotencyConflict(id) => write!(
                 f,
@@ -74,6 +86,8 @@ impl Error for StoreError {
             | Self::Outlived(_)
             | Self::Contended(_)
             | Self::ConcurrencyReached(_)
+            | Self::RunsAlone(_)
+            | Self::FleetPaused { .. }
             | Self::WrongType(_)
             | Self::IdempotencyConflict(_)
             | Self::LeaseLost(_)

@@ -8,6 +8,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::name::Name;
+use crate::stage::NewStage;
 use crate::state::Status;
 
 /// A job as it stands in `ops_jobs`.
@@ -79,6 +80,26 @@ pub struct Job {
     /// When its status last changed.
     #[serde(with = "time::serde::rfc3339")]
     pub updated_at: OffsetDateTime,
+    /// Where it is among its stages; `None`: it has none.
+    pub stage: Option<CurrentStage>,
+}
+
+impl Job {
+    /// The job type that its next or present run is of: its stage's, else its own.
+    pub fn work_type(&self) -> &Name {
+        self.stage
+            .as_ref()
+            .map_or(&self.job_type, |stage| &stage.job_type)
+    }
+}
+
+/// The stage that is next, or at work.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct CurrentStage {
+    /// 1, 2, 3 …; one beyond the last when only the end is to be recorded.
+    pub no: i32,
+    /// What is to be done in it.
+    pub job_type: Name,
 }
 
 /// One thing that happened to a job, as it stands in `ops_job_events`.
@@ -126,6 +147,8 @@ pub struct NewJob {
     pub labels: BTreeMap<String, String>,
     /// The same key and the same request give the same job.
     pub idempotency_key: Option<String>,
+    /// Run in order; none: the job is one run of its own type.
+    pub stages: Vec<NewStage>,
 }
 
 impl NewJob {
@@ -142,6 +165,7 @@ impl NewJob {
             timeout_seconds: None,
             labels: BTreeMap::new(),
             idempotency_key: None,
+            stages: Vec::new(),
         }
     }
 }

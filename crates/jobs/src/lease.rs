@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use crate::name::Name;
 use crate::retry::Backoff;
+use crate::stage::Part;
 
 /// Who claims: a runner, and which start of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,6 +32,8 @@ pub struct Lease {
     pub(crate) job_id: Uuid,
     pub(crate) fence: i64,
     pub(crate) attempt: i32,
+    /// Which attempt of its stage this is; of the job, where it has no stages.
+    pub(crate) stage_attempt: i32,
     pub(crate) runner_id: String,
     pub(crate) deadline: Instant,
     pub(crate) backoff: Backoff,
@@ -97,12 +100,16 @@ pub struct LeasedJob {
     pub job_type: Name,
     /// What the handler is given.
     pub payload: Value,
+    /// Which part of the job this is.
+    pub part: Part,
     /// After so many attempts a failure is final.
     pub max_attempts: i32,
     /// Kill the attempt after so long; `None`: no limit.
     pub timeout: Option<Duration>,
     /// When the attempt began, by the database's clock.
     pub started_at: OffsetDateTime,
+    /// Whether a runner was lost over it before: its runner must take no other while it runs.
+    pub alone: bool,
 }
 
 /// What becomes of a job whose runner was lost in the middle of it.

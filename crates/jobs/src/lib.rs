@@ -1,11 +1,15 @@
 #![doc = include_str!("../README.md")]
 
 mod error;
+mod file;
+mod gate;
 mod job;
 mod lease;
 mod name;
 mod outcome;
 mod retry;
+mod schedule;
+mod stage;
 mod state;
 mod storable;
 mod store;
@@ -13,18 +17,26 @@ mod trigger;
 mod verify;
 
 pub use error::StoreError;
-pub use job::{Event, Job, NewJob};
+pub use file::{File, Inputs, NewFile, Sum};
+pub use gate::{Decision, Gate, GateState, OnExpiry, PatchRefused, Verdict, apply_patch};
+pub use job::{CurrentStage, Event, Job, NewJob};
 pub use lease::{Lease, LeaseKey, LeasedJob, OnLost, RunnerIdentity, TypeTerms};
 pub use name::{Name, NotAName};
 pub use outcome::{LONGEST_ERROR, Outcome};
 pub use retry::Backoff;
+pub use schedule::{
+    CatchUp, Fire, FireOutcome, Grid, NoGrid, Overlap, Schedule, ScheduleName, ScheduleTerms,
+};
+pub use stage::{GateTerms, NewStage, Part, Stage, StageAtWork};
 pub use state::{Status, UnknownStatus};
 pub use storable::{storable_json, storable_text};
 pub use store::{
-    AbortAnswer, Admission, ClaimRequest, Finished, JobFilter, LogChunk, Matched, Migration, Page,
-    Pooler, ProgressKind, ROLES, RetryFilter, Rollup, Runner, RunnerReport, SchemaStatus, Store,
-    StoreOptions, Submitted, Swept, UNUSABLE_ADDRESS, Unfinished, Verified, expected_version,
-    is_usable_address, schema_fingerprint,
+    AbortAnswer, Admission, Changed, ClaimRequest, DecisionRequest, EventsSeen, Finished, FirePage,
+    Fired, FleetChange, Hints, JobFilter, LastSweep, LogChunk, LogPage, LogPiece, LogSeen, Matched,
+    Migration, Page, Pause, Pooler, ProgressKind, ROLES, Reason, RetryFilter, RetryFrom, Rollup,
+    Runner, RunnerReport, SchedulePage, SchemaStatus, Store, StoreOptions, Submitted, Swept,
+    UNUSABLE_ADDRESS, Unfinished, Verified, expected_version, is_usable_address,
+    schema_fingerprint,
 };
 pub use trigger::{Trigger, TriggerAccepted};
 pub use verify::{Finding, Fold, Standing};

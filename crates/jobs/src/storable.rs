@@ -54,6 +54,20 @@ fn storable_at(value: Value, depth: usize) -> Value {
     }
 }
 
+/// About how many bytes it takes as text.
+pub(crate) fn weight(value: &Value) -> usize {
+    match value {
+        Value::Null | Value::Bool(_) => 5,
+        Value::Number(_) => 10,
+        Value::String(text) => text.len() + 3,
+        Value::Array(items) => 2 + items.iter().map(weight).sum::<usize>(),
+        Value::Object(members) => {
+            let member = |(key, value): (&String, &Value)| key.len() + 4 + weight(value);
+            2 + members.iter().map(member).sum::<usize>()
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -66,6 +80,21 @@ mod tests {
             storable_json(json!({"a\0": ["\0", 1]})),
             json!({"a\u{fffd}": ["\u{fffd}", 1]})
         );
+    }
+
+    #[test]
+    fn a_weight_is_about_the_length_of_the_text() {
+        for value in [
+            json!(null),
+            json!({"a": [1, true, "text"], "b": {"c": "x".repeat(1000)}}),
+            json!([{}, [], "", 12.5]),
+        ] {
+            let (weight, length) = (weight(&value), value.to_string().len());
+            assert!(
+                weight >= length / 2 && weight <= length * 4,
+                "{value}: {weight}"
+            );
+        }
     }
 
     #[test]

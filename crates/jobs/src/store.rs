@@ -1,40 +1,63 @@
 //! The store: everything that is asked of PostgreSQL, one function a statement. The only crate with SQL.
 
 mod claim;
+mod files;
 mod finish;
+mod finish_group;
+mod fires;
+mod firing;
+mod fleet;
+mod gates;
+mod group;
+mod hint;
 mod log;
 mod metrics;
 mod operate;
 mod persist;
 mod pool;
 mod read;
+mod renew;
 mod replay;
 mod roles;
 mod row;
 mod runners;
 mod safety;
+mod schedules;
 mod schema;
+mod seals;
 mod slots;
+mod stages;
 mod submit;
 mod sweep;
+mod take;
 mod triggers;
 mod turns;
 mod verify;
+mod watch;
+mod why;
 
 pub use claim::ClaimRequest;
 pub use finish::{Finished, Unfinished};
-pub use log::{LogChunk, ProgressKind};
+pub use fires::FirePage;
+pub use firing::Fired;
+pub use fleet::{FleetChange, Pause};
+pub use gates::DecisionRequest;
+pub use hint::Hints;
+pub use log::{LogChunk, LogPage, LogPiece, ProgressKind};
 pub use metrics::Rollup;
-pub use operate::AbortAnswer;
+pub use operate::{AbortAnswer, RetryFrom};
 pub use pool::Pooler;
 pub use read::{JobFilter, Page};
 pub use replay::{Matched, RetryFilter};
 pub use roles::ROLES;
 pub use runners::{Admission, Runner, RunnerReport};
+pub use schedules::{Changed, SchedulePage};
 pub use schema::{Migration, SchemaStatus, expected_version, schema_fingerprint};
 pub use submit::Submitted;
-pub use sweep::Swept;
+pub use sweep::{LastSweep, Swept};
 pub use verify::Verified;
+pub use watch::{EventsSeen, LogSeen};
+pub use why::Reason;
 
 use std::str::FromStr;
 use std::time::Duration;
@@ -42,6 +65,7 @@ use std::time::Duration;
 use sqlx::postgres::PgConnectOptions;
 
 use crate::error::StoreError;
+use group::Group;
 use pool::Pool;
 
 /// How the store connects.
@@ -92,6 +116,14 @@ pub struct Store {
     patience: Duration,
     /// For so long it is worth asking again.
     persistence: Duration,
+    /// Jobs that are being recorded.
+    submitting: Group<submit::Asked, submit::Recorded>,
+    /// Attempts whose ends are being recorded.
+    finishing: Group<finish_group::Ended, finish_group::Answered>,
+    /// Runners that are being told.
+    hinting: Group<(), ()>,
+    /// Where a session of its own can be had.
+    direct: Option<PgConnectOptions>,
 }
 
 impl Store {
@@ -103,12 +135,20 @@ impl Store {
         let connect = PgConnectOptions::from_str(&options.url).map_err(|_| {
             StoreError::Refused("DATABASE_URL is not an address of PostgreSQL".to_owned())
         })?;
+        let direct = match options.pooler {
+            Pooler::None => Some(connect.clone()),
+            Pooler::Transaction => None,
+        };
         let pool = Pool::new(connect, options);
         let patience = options.acquire_timeout + options.statement_timeout + Duration::from_secs(1);
         Ok(Self {
             pool,
             patience,
             persistence: options.acquire_timeout,
+            submitting: Group::default(),
+            finishing: Group::default(),
+            hinting: Group::default(),
+            direct,
         })
     }
 

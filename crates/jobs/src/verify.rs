@@ -1,5 +1,8 @@
 //! Folds a job's events into the row that they explain, and names every difference. Pure: reads no database, mends nothing.
 
+mod compare;
+mod step;
+
 use std::fmt;
 
 use serde::Serialize;
@@ -8,6 +11,7 @@ use uuid::Uuid;
 
 use crate::job::Event;
 use crate::state::Status;
+use step::{Step, same_transition};
 
 /// What a row says of itself, as far as its events must explain it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,7 +41,7 @@ pub struct Finding {
     pub job_id: Uuid,
     /// The event that is wrong, where it is one event and not the row.
     pub seq: Option<i32>,
-    /// What is wrong: a column of the row, or `numbering`, `language`, `instants`, `row`.
+    /// What is wrong: a column of the row, or `numbering`, `language`, `instants`, `row`, `seal`.
     pub subject: &'static str,
     /// What stands there, and what should.
     pub detail: String,
@@ -51,52 +55,6 @@ impl fmt::Display for Finding {
         }
         write!(f, " {}: {}", self.subject, self.detail)
     }
-}
-
-/// What an event kind does to a job.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Step {
-    /// The status changes.
-    To(Status),
-    /// The reason of the change that must follow at once.
-    Cause,
-    /// The remark `dead_lettered`, which must follow a failure at once.
-    DeadLetter,
-    /// A remark that only a running job gets.
-    AtWork,
-    /// A remark at any time, kinds that this version does not know included.
-    Note,
-}
-
-impl Step {
-    fn of(kind: &str, status: Option<Status>) -> Self {
-        match kind {
-            "queued" | "retry_scheduled" | "released" | "resumed" | "replayed" => {
-                Self::To(Status::Queued)
-            }
-            "running" => Self::To(Status::Running),
-            "gate_opened" | "held" => Self::To(Status::Waiting),
-            "succeeded" => Self::To(Status::Succeeded),
-            "failed" => Self::To(Status::Failed),
-            "aborted" => Self::To(Status::Aborted),
-            "dead_lettered" => Self::DeadLetter,
-            "lease_expired" => Self::Cause,
-            // Asked of a running job it is a wish; else the abort follows in the same breath.
-            "abort_requested" if status == Some(Status::Running) => Self::AtWork,
-            "abort_requested" => Self::Cause,
-            "progress" | "progress_refused" | "warning" => Self::AtWork,
-            _ => Self::Note,
-        }
-    }
-}
-
-/// The kinds that stand for another kind of the transition table, where the same change has a more exact name.
-fn same_transition(kind: &str, listed: &str) -> bool {
-    kind == listed
-        || matches!(
-            (kind, listed),
-            ("released", "retry_scheduled") | ("held", "gate_opened")
-        )
 }
 
 /// The fence that the row must have.
@@ -203,6 +161,10 @@ impl Fold {
                     event.kind.as_str(),
                     "retry_scheduled" | "failed" | "aborted" | "held"
                 ),
+                "stage_succeeded" => matches!(
+                    event.kind.as_str(),
+                    "stage_queued" | "gate_opened" | "succeeded" | "aborted"
+                ),
                 _ => event.kind == "aborted",
             };
             if !follows || !together {
@@ -221,8 +183,13 @@ impl Fold {
                 "dead_lettered without a failure right before it".to_owned(),
             );
         }
-        if event.kind == "lease_expired" && self.status != Some(Status::Running) {
-            let detail = format!("lease_expired while {}", word(self.status));
+        let told_of = match event.kind.as_str() {
+            "lease_expired" | "stage_succeeded" => Some(Status::Running),
+            "gate_expired" | "gate_rejected" | "gate_approval" => Some(Status::Waiting),
+            _ => None,
+        };
+        if told_of.is_some() && self.status != told_of {
+            let detail = format!("{} while {}", event.kind, word(self.status));
             self.find(Some(event.seq), "language", detail);
         }
     }
@@ -319,76 +286,6 @@ impl Fold {
         }
     }
 
-    /// Compares with the row, and gives everything that was found; `None` stands for events without a row.
-    pub fn compare(mut self, row: Option<&Standing>) -> Vec<Finding> {
-        let Some(row) = row else {
-            self.find(None, "row", "there are events, but no job".to_owned());
-            return self.findings;
-        };
-        if let Some(last) = self
-            .previous
-            .as_ref()
-            .filter(|last| last.step == Step::Cause)
-        {
-            let detail = format!("{} is the last, and nothing came of it", last.kind);
-            self.find(Some(last.seq), "language", detail);
-        }
-        let seq = self.previous.as_ref().map_or(0, |last| last.seq);
-        self.differ("numbering", &row.event_seq, &seq);
-        self.differ(
-            "status",
-            &row.status.as_str(),
-            &self.status.map_or("nothing", Status::as_str),
-        );
-        let attempt = self.attempt;
-        self.differ("attempt", &row.attempt, &attempt);
-        let (holds, held) = (
-            or_none(row.runner_id.as_ref()),
-            or_none(self.runner_id.as_ref()),
-        );
-        self.differ("runner_id", &holds, &held);
-        match self.fence {
-            Fence::Is(fence) => self.differ("fence", &row.fence, &fence),
-            Fence::Beyond(fence) if row.fence <= fence => {
-                let detail = format!("{} is not beyond {fence}", row.fence);
-                self.find(None, "fence", detail);
-            }
-            Fence::Beyond(_) => {}
-        }
-        self.differ(
-            "started_at",
-            &instant(row.started_at),
-            &instant(self.started_at),
-        );
-        self.differ(
-            "finished_at",
-            &instant(row.finished_at),
-            &instant(self.finished_at),
-        );
-        self.compare_dead_letter(row);
-        self.findings
-    }
-
-    /// It is taken a moment before the event's own instant, in the same statement.
-    fn compare_dead_letter(&mut self, row: &Standing) {
-        let explained = match (row.dead_lettered_at, self.dead_lettered) {
-            (None, None) => true,
-            (Some(at), Some((earliest, latest))) => earliest <= at && at <= latest,
-            (Some(_), None) | (None, Some(_)) => false,
-        };
-        if !explained {
-            let told = self.dead_lettered.map(|(_, at)| at);
-            let detail = differs(&instant(row.dead_lettered_at), &instant(told));
-            self.find(None, "dead_lettered_at", detail);
-        }
-    }
-
-    fn differ<T: PartialEq + fmt::Display>(&mut self, subject: &'static str, row: &T, told: &T) {
-        if row != told {
-            self.find(None, subject, differs(row, told));
-        }
-    }
-
     fn find(&mut self, seq: Option<i32>, subject: &'static str, detail: String) {
         self.findings.push(Finding {
             job_id: self.job_id,
@@ -399,20 +296,12 @@ impl Fold {
     }
 }
 
-fn differs(row: &impl fmt::Display, told: &impl fmt::Display) -> String {
-    format!("the row says {row}, its events say {told}")
-}
-
 fn word(status: Option<Status>) -> &'static str {
     status.map_or("not recorded yet", Status::as_str)
 }
 
 fn or_none(text: Option<&String>) -> String {
     text.map_or("none", String::as_str).to_owned()
-}
-
-fn instant(at: Option<OffsetDateTime>) -> String {
-    at.map_or("none".to_owned(), |at| at.to_string())
 }
 
 #[cfg(test)]

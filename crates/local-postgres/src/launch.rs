@@ -23,6 +23,8 @@ pub enum Mode {
     Durable,
     /// They need not: for tests, several times faster.
     Test,
+    /// They must, on a server of the size that a busy installation gives it: for measurements.
+    Measured,
 }
 
 const ALWAYS: [&str; 6] = [
@@ -34,6 +36,21 @@ const ALWAYS: [&str; 6] = [
     "logging_collector=off",
 ];
 const DURABLE: [&str; 1] = ["max_connections=100"];
+const MEASURED: [&str; 13] = [
+    "max_connections=200",
+    "fsync=on",
+    "synchronous_commit=on",
+    "full_page_writes=on",
+    "wal_sync_method=fdatasync",
+    "wal_compression=off",
+    "shared_buffers=512MB",
+    "max_wal_size=4GB",
+    "checkpoint_timeout=5min",
+    "work_mem=16MB",
+    "maintenance_work_mem=256MB",
+    "effective_cache_size=8GB",
+    "random_page_cost=1.1",
+];
 const TEST: [&str; 12] = [
     "max_connections=200",
     "fsync=off",
@@ -180,6 +197,7 @@ fn server(layout: &Layout, programs: &Programs, mode: Mode) -> Vec<OsString> {
     let by_mode: &[&str] = match mode {
         Mode::Durable => &DURABLE,
         Mode::Test => &TEST,
+        Mode::Measured => &MEASURED,
     };
     let mut settings: Vec<String> = ALWAYS
         .iter()
@@ -192,7 +210,7 @@ fn server(layout: &Layout, programs: &Programs, mode: Mode) -> Vec<OsString> {
         layout.socket.display()
     ));
     // Containers often have 64 MB here, which a few parallel queries use up.
-    if mode == Mode::Durable
+    if mode != Mode::Test
         && cfg!(target_os = "linux")
         && free_space(Path::new("/dev/shm")) < 256 << 20
     {

@@ -6,7 +6,9 @@ use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::screen::{Color, Output};
-use crate::{db, dev, exit, jobs, reference};
+use crate::{
+    artifacts, db, dev, exit, fleet, gates, jobs, load_test, logs, reference, run, schedules, smoke,
+};
 
 /// The operator's command of ops-jobs: a development set-up, the database, the jobs.
 #[derive(Debug, Parser)]
@@ -56,6 +58,26 @@ pub(crate) enum Group {
     /// Record, follow and steer jobs; needs OPS_URL and OPS_API_KEY
     #[command(subcommand)]
     Jobs(jobs::Command),
+    /// Show and decide what waits for a person; needs OPS_URL and OPS_API_KEY
+    #[command(subcommand)]
+    Gates(gates::Command),
+    /// Print what a job printed, or prints; `summarize` reads the services' own lines
+    Logs(logs::Logs),
+    /// What jobs left: list and fetch it
+    #[command(subcommand)]
+    Artifacts(artifacts::Command),
+    /// Record a job with files, and, if asked to, wait for it and fetch what it left
+    Run(run::Run),
+    /// Work that nobody starts by hand: make, look ahead, pause, fire; needs OPS_URL and OPS_API_KEY
+    #[command(subcommand)]
+    Schedules(schedules::Command),
+    /// Run a real job down every road and check each answer: on the stack at OPS_URL, else on one of its own
+    Smoke(smoke::Smoke),
+    /// Rounds of real jobs by several callers, with limits: on the stack at OPS_URL, else on one of its own
+    LoadTest(load_test::LoadTest),
+    /// Keep every runner from taking jobs, or let them again
+    #[command(subcommand)]
+    Fleet(fleet::Command),
     /// The runners, their slots and when they were last seen
     Runners,
     /// The control plane's version, flags, job types and limits
@@ -97,8 +119,29 @@ mod tests {
             "opsctl jobs submit hello --payload {} --label a=b --label c=d --priority -3 --wait --trigger",
             "opsctl jobs list --status queued --label a=b --stalled --limit 10",
             "opsctl jobs abort 0190163d-8694-739b-aea5-966c26f8ad90 --reason late",
+            "opsctl jobs why 0190163d-8694-739b-aea5-966c26f8ad90",
             "opsctl jobs log 0190163d-8694-739b-aea5-966c26f8ad90",
+            "opsctl jobs watch 0190163d-8694-739b-aea5-966c26f8ad90 --after 3",
+            "opsctl logs 0190163d-8694-739b-aea5-966c26f8ad90 --follow --after 3",
+            "opsctl logs summarize a.log b.log - --output json",
+            "opsctl artifacts list 0190163d-8694-739b-aea5-966c26f8ad90",
+            "opsctl artifacts get 0190163d-8694-739b-aea5-966c26f8ad90 deep/a.txt --to b.txt --force",
+            "opsctl artifacts zip 0190163d-8694-739b-aea5-966c26f8ad90",
+            "opsctl run a.docx b.json --type document_render --payload {} --wait --zip out.zip",
+            "opsctl schedules create nightly --cron @daily --timezone Europe/Berlin --type a --catch-up all --overlap skip",
+            "opsctl schedules update nightly --jitter 60",
+            "opsctl schedules pause nightly --reason moon",
+            "opsctl schedules fires nightly --outcome missed --limit 5",
+            "opsctl schedules preview @daily --timezone UTC --count 3",
+            "opsctl fleet show",
+            "opsctl fleet pause --reason moving",
+            "opsctl fleet resume",
             "opsctl verify --output json",
+            "opsctl gates list",
+            "opsctl gates reject 0190163d-8694-739b-aea5-966c26f8ad90 draft --patch [] --reason late --revision 2",
+            "opsctl jobs retry 0190163d-8694-739b-aea5-966c26f8ad90 --from-start",
+            "opsctl load-test --rounds 2 --warm-up 0 --jobs 5 --concurrency 3 --results r --max-wait-p95-ms 9",
+            "opsctl smoke --type smoke --patience 5 --output json",
             "opsctl reference --check",
             "opsctl completions bash",
             "opsctl man",
@@ -111,6 +154,13 @@ mod tests {
             "opsctl dev --control-plane-port 70000",
             "opsctl db rollback --to 1 --all",
             "opsctl jobs submit",
+            "opsctl run",
+            "opsctl logs",
+            "opsctl logs summarize",
+            "opsctl logs not-an-id",
+            "opsctl load-test --rounds 0",
+            "opsctl smoke --patience 0",
+            "opsctl run a.docx --zip out.zip",
             "opsctl jobs submit hello --label a",
             "opsctl jobs submit hello --label =a",
             "opsctl jobs get not-an-id",

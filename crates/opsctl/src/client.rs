@@ -3,7 +3,7 @@
 use std::error::Error as StdError;
 use std::time::Duration;
 
-use reqwest::{Method, RequestBuilder, StatusCode};
+use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde_json::Value;
 use service::Secret;
 
@@ -15,6 +15,9 @@ const BASE: &str = "/api/v1/ops";
 
 /// A trigger may take ten seconds and more, so a call may too.
 const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A stream may take as long as the control plane lets it.
+const STREAM_TIMEOUT: Duration = Duration::from_secs(2 * 3600);
 
 /// A control plane and the key to it.
 #[derive(Clone, Debug)]
@@ -52,6 +55,32 @@ impl ControlPlane {
         .await
     }
 
+    /// Opens a stream behind what was seen; `None` where there is nothing more to come.
+    pub(crate) async fn stream(
+        &self,
+        path: &str,
+        after: i64,
+    ) -> Result<Option<reqwest::Response>, Error> {
+        let request = self
+            .request(Method::GET, path)
+            .timeout(STREAM_TIMEOUT)
+            .header("accept", "text/event-stream")
+            .header("last-event-id", after.to_string());
+        let answer = request
+            .send()
+            .await
+            .map_err(|error| self.unreachable(error))?;
+        let kind = answer.headers().get("content-type");
+        let is_stream = kind.is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"));
+        match answer.status() {
+            StatusCode::OK if is_stream => Ok(Some(answer)),
+            StatusCode::NO_CONTENT => Ok(None),
+            _ => Err(Error::Foreign {
+                url: self.url.clone(),
+            }),
+        }
+    }
+
     /// Asks for something to be done.
     pub(crate) async fn post(
         &self,
@@ -66,13 +95,25 @@ impl ControlPlane {
         self.json(request).await
     }
 
-    fn request(&self, method: Method, path: &str) -> RequestBuilder {
+    /// Puts something in the place of what is at a path.
+    pub(crate) async fn put(&self, path: &str, body: &Value) -> Result<Value, Error> {
+        self.json(self.request(Method::PUT, path).json(body)).await
+    }
+
+    /// Removes what is at a path.
+    pub(crate) async fn delete(&self, path: &str) -> Result<(), Error> {
+        self.bytes(self.request(Method::DELETE, path))
+            .await
+            .map(drop)
+    }
+
+    pub(crate) fn request(&self, method: Method, path: &str) -> RequestBuilder {
         self.http
             .request(method, format!("{}{BASE}{path}", self.url))
             .header("x-ops-key", self.key.expose())
     }
 
-    async fn json(&self, request: RequestBuilder) -> Result<Value, Error> {
+    pub(crate) async fn json(&self, request: RequestBuilder) -> Result<Value, Error> {
         let body = self
             .bytes(request.header("accept", "application/json, application/problem+json"))
             .await?;
@@ -82,18 +123,26 @@ impl ControlPlane {
     }
 
     async fn bytes(&self, request: RequestBuilder) -> Result<Vec<u8>, Error> {
+        let body = self.answer(request).await?.bytes().await;
+        Ok(body.map_err(|error| self.unreachable(error))?.into())
+    }
+
+    /// The answer, its body still to be read, unless it is a refusal.
+    pub(crate) async fn answer(&self, request: RequestBuilder) -> Result<Response, Error> {
         let answer = request
             .send()
             .await
             .map_err(|error| self.unreachable(error))?;
-        let status = answer.status();
-        let body = answer
-            .bytes()
-            .await
-            .map_err(|error| self.unreachable(error))?;
-        match status {
-            StatusCode::OK | StatusCode::CREATED | StatusCode::ACCEPTED => Ok(body.into()),
+        match answer.status() {
+            StatusCode::OK
+            | StatusCode::CREATED
+            | StatusCode::ACCEPTED
+            | StatusCode::NO_CONTENT => Ok(answer),
             status if status.is_client_error() || status.is_server_error() => {
+                let body = answer
+                    .bytes()
+                    .await
+                    .map_err(|error| self.unreachable(error))?;
                 Err(Error::Refused(Refusal::read(status.as_u16(), &body)))
             }
             _ => Err(Error::Foreign {
@@ -102,7 +151,7 @@ impl ControlPlane {
         }
     }
 
-    fn unreachable(&self, error: reqwest::Error) -> Error {
+    pub(crate) fn unreachable(&self, error: reqwest::Error) -> Error {
         Error::Unreachable {
             url: self.url.clone(),
             source: Box::new(error.without_url()),

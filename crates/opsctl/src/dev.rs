@@ -7,6 +7,7 @@ mod keys;
 mod log_file;
 mod reset;
 mod services;
+mod stack;
 mod state;
 
 use std::path::PathBuf;
@@ -24,6 +25,7 @@ use crate::settings::{Settings, Surroundings};
 use database::Database;
 use keys::{KeyFiles, Keys};
 use services::{Ports, RUNS, Services, Start};
+pub(crate) use stack::Stack;
 use state::State;
 
 #[derive(Debug, Args)]

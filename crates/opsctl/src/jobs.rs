@@ -4,6 +4,7 @@ mod retry;
 mod show;
 mod submit;
 mod wait;
+mod watch;
 
 use clap::{Args, Subcommand};
 use jobs::Name;
@@ -17,9 +18,9 @@ use crate::screen::{Output, Screen};
 use crate::settings::Settings;
 
 pub(crate) use retry::Retry;
-pub(crate) use show::{cell, rows};
-pub(crate) use submit::Submit;
-pub(crate) use wait::{has_ended, status};
+pub(crate) use show::{cell, job as show_job, rows};
+pub(crate) use submit::{Submit, label, payload};
+pub(crate) use wait::{has_ended, status, telling as wait_telling};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -32,6 +33,11 @@ pub(crate) enum Command {
         /// The job
         id: Uuid,
     },
+    /// Show why a job is where it is, and what would change it
+    Why {
+        /// The job
+        id: Uuid,
+    },
     /// Show everything that happened to a job
     Events {
         /// The job
@@ -39,6 +45,14 @@ pub(crate) enum Command {
         /// Only what came after the event of this number
         #[arg(long, value_name = "SEQ")]
         after: Option<u32>,
+    },
+    /// Show what happens to a job, until it has ended
+    Watch {
+        /// The job
+        id: Uuid,
+        /// Only what comes after the event of this number
+        #[arg(long, value_name = "SEQ", default_value_t = 0)]
+        after: u32,
     },
     /// Print what a job printed
     Log {
@@ -55,7 +69,7 @@ pub(crate) enum Command {
     },
     /// Queue a failed or aborted job again, or all that a filter matches
     Retry(Retry),
-    /// Let a job go on that is held because its runner was lost
+    /// Let a job go on that is held because its runner was lost, or whose stage was rejected at its gate
     Resume {
         /// The job
         id: Uuid,
@@ -135,6 +149,10 @@ pub(crate) async fn run(
             &control_plane.get(&format!("/jobs/{id}"), &[]).await?,
             screen,
         ),
+        Command::Why { id } => {
+            let answer = control_plane.get(&format!("/jobs/{id}/why"), &[]).await?;
+            show::reasons(&answer, screen);
+        }
         Command::Events { id, after } => {
             let after: Vec<_> = after
                 .map(|seq| ("after", seq.to_string()))
@@ -146,6 +164,9 @@ pub(crate) async fn run(
                     .await?,
                 screen,
             );
+        }
+        Command::Watch { id, after } => {
+            return watch::run(&control_plane, id, i64::from(after), screen).await;
         }
         Command::Log { id } => log(&control_plane, id, screen).await?,
         Command::Abort { id, reason } => {

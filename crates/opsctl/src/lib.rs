@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 mod answer;
+mod artifacts;
 mod cli;
 mod client;
 mod completions;
@@ -8,11 +9,21 @@ mod db;
 mod dev;
 mod error;
 mod exit;
+mod figures;
+mod fleet;
+mod follow;
+mod gates;
 mod jobs;
+mod load_test;
+mod logs;
 mod reference;
+mod run;
+mod schedules;
 mod screen;
 mod settings;
+mod smoke;
 mod table;
+mod transfer;
 mod verify;
 mod views;
 
@@ -65,6 +76,14 @@ async fn dispatch(group: Group, settings: &Settings, screen: &Screen) -> Result<
         Group::Db(command) => db::run(command, settings, screen).await,
         Group::Verify => verify::run(settings, screen).await,
         Group::Jobs(command) => self::jobs::run(command, settings, screen).await,
+        Group::Gates(command) => gates::run(command, settings, screen).await,
+        Group::Logs(command) => logs::run(command, settings, screen).await,
+        Group::Artifacts(command) => artifacts::run(command, settings, screen).await,
+        Group::Run(command) => self::run::run(command, settings, screen).await,
+        Group::Schedules(command) => schedules::run(command, settings, screen).await,
+        Group::Smoke(command) => smoke::run(command, settings, screen).await,
+        Group::LoadTest(command) => load_test::run(command, settings, screen).await,
+        Group::Fleet(command) => fleet::run(command, settings, screen).await,
         Group::Runners => views::runners(settings, screen).await,
         Group::Meta => views::meta(settings, screen).await,
         Group::Reference(command) => reference::run(&command, screen),

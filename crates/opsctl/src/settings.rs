@@ -8,6 +8,7 @@ use service::telemetry::LogSettings;
 use service::{Environment, Secret, Sources, Values};
 use url::Url;
 
+use crate::load_test::Limits;
 use crate::screen::{Color, Output, Screen};
 
 /// The settings of `opsctl`.
@@ -42,7 +43,39 @@ pub(crate) const SETTINGS: &[Setting] = &[
         Fallback::Unset,
         "colours also where no terminal is, unless `0`",
     ),
+    Setting::new(
+        "LOAD_TEST_MAX_TOTAL_P95_MS",
+        Kind::Integer(0, 86_400_000),
+        Fallback::Is("15000"),
+        "`opsctl load-test`: p95 from recorded to ended, of the worst round",
+    ),
+    Setting::new(
+        "LOAD_TEST_MAX_WAIT_P95_MS",
+        Kind::Integer(0, 86_400_000),
+        Fallback::Is("3000"),
+        "`opsctl load-test`: p95 from recorded to started, of the worst round",
+    ),
+    Setting::new(
+        "LOAD_TEST_MAX_TEMPORARY_BYTES",
+        Kind::Integer(0, 1 << 50),
+        Fallback::Is("5242880"),
+        "`opsctl load-test`: more temporary bytes than before",
+    ),
+    Setting::new(
+        "LOAD_TEST_MAX_TEMPORARY_FILES",
+        Kind::Integer(0, 1 << 40),
+        Fallback::Is("50"),
+        "`opsctl load-test`: more temporary files than before",
+    ),
 ];
+
+/// The control plane's address without its default, for commands that otherwise make a set-up of their own.
+const GIVEN: &[Setting] = &[Setting::new(
+    "OPS_URL",
+    Kind::Url,
+    Fallback::Unset,
+    "the control plane that is asked",
+)];
 
 /// The surroundings of a developer's machine, for `opsctl dev`.
 const SURROUNDINGS: &[Setting] = &[
@@ -105,6 +138,11 @@ impl Settings {
 
     /// One settings file may serve all three programs, so that theirs are known here too.
     fn values(&self) -> Values {
+        self.values_with(SETTINGS)
+    }
+
+    /// The same, with the command's own settings declared like this.
+    fn values_with(&self, own: &[Setting]) -> Values {
         let tables = [
             service::SharedSettings::SETTINGS,
             service::flags::SETTINGS,
@@ -113,6 +151,7 @@ impl Settings {
             runner::SETTINGS,
             SURROUNDINGS,
             SETTINGS,
+            own,
         ];
         Values::load(&tables, &["job_types"], self.sources.clone())
     }
@@ -149,6 +188,27 @@ impl Settings {
             url: url.unwrap_or_default(),
             key: key.unwrap_or_default(),
         })
+    }
+
+    /// The control plane, where OPS_URL names one.
+    pub(crate) fn given_access(&self) -> Result<Option<Access>, SettingsError> {
+        if self.values_with(GIVEN).is_set("OPS_URL") {
+            self.access().map(Some)
+        } else {
+            Ok(None)
+        }
+    }
+
+    /// What a load test must keep to where no flag says otherwise.
+    pub(crate) fn load_test_limits(&self) -> Result<Limits, SettingsError> {
+        let mut values = self.values();
+        let limits = Limits {
+            total_p95_ms: values.integer("LOAD_TEST_MAX_TOTAL_P95_MS"),
+            wait_p95_ms: values.integer("LOAD_TEST_MAX_WAIT_P95_MS"),
+            temporary_bytes: values.integer("LOAD_TEST_MAX_TEMPORARY_BYTES"),
+            temporary_files: values.integer("LOAD_TEST_MAX_TEMPORARY_FILES"),
+        };
+        values.finish(limits)
     }
 
     pub(crate) fn database_url(&self) -> Result<Secret, SettingsError> {
@@ -246,6 +306,19 @@ mod tests {
             .to_string();
         assert!(!error.contains("canary"), "{error}");
         assert!(settings(&[]).database_url().is_err());
+    }
+
+    #[test]
+    fn only_an_address_that_was_given_is_a_stack_to_take() {
+        assert!(settings(&[]).given_access().expect("right").is_none());
+        let given = settings(&[("OPS_URL", "http://h:1"), ("OPS_API_KEY", "k")]);
+        let given = given.given_access().expect("right").expect("given");
+        assert_eq!(given.url, "http://h:1");
+        assert!(
+            settings(&[("OPS_URL", "http://h:1")])
+                .given_access()
+                .is_err()
+        );
     }
 
     #[test]

@@ -36,6 +36,7 @@ pub(crate) async fn runners(settings: &Settings, screen: &Screen) -> Result<Exit
                 "JOB TYPES",
             ];
             table(screen, &heading, &rows(&answer, "runners", &members));
+            crate::fleet::tell_of_pause(&answer, screen);
         }
     }
     Ok(Exit::Ok)

@@ -216,6 +216,31 @@ mod tests {
         assert_eq!(preflight.headers()[header::ACCESS_CONTROL_MAX_AGE], "600");
     }
 
+    #[tokio::test]
+    async fn an_options_that_is_no_preflight_is_a_request_like_any_other() {
+        let any = cors(&[("CORS_ENABLED", "1")]).expect("right");
+        let keys = crate::KeySet::new(&[crate::Secret::new("k")]);
+        let inner: Router = Router::new().route("/jobs", get(|| async { "hello" }));
+        let app = crate::Guard::ops_key(keys).nest("/ops", inner);
+        let app = crate::edge::wear(app, any.as_ref());
+        let origin = (header::ORIGIN, "https://a.example");
+        let wanted = (header::ACCESS_CONTROL_REQUEST_METHOD, "GET");
+        for (headers, status) in [
+            (vec![origin.clone(), wanted.clone()], 200),
+            (vec![origin], 401),
+            (vec![wanted], 401),
+            (vec![], 401),
+        ] {
+            let mut request = Request::builder().method("OPTIONS").uri("/ops/jobs");
+            for (name, value) in &headers {
+                request = request.header(name, *value);
+            }
+            let request = request.body(Body::empty()).expect("a request");
+            let response = app.clone().oneshot(request).await.expect("an answer");
+            assert_eq!(response.status(), status, "{headers:?}");
+        }
+    }
+
     #[test]
     fn credentials_for_everyone_and_odd_origins_are_refused() {
         let on = ("CORS_ENABLED", "1");

@@ -26,10 +26,36 @@ pub struct RequestId(pub String);
 pub fn wear<S: Clone + Send + Sync + 'static>(router: Router<S>, cors: Option<&Cors>) -> Router<S> {
     let router = with_fallbacks(router).layer(from_fn(catch_panic));
     let router = match cors {
-        Some(cors) => router.layer(cors.layer()),
+        // The layer takes every OPTIONS for a preflight and answers it, past the guard; only a true one may have that.
+        Some(cors) => router
+            .layer(from_fn(show_method))
+            .layer(cors.layer())
+            .layer(from_fn(hide_plain_options)),
         None => router,
     };
     router.layer(from_fn(identify))
+}
+
+/// Marks an OPTIONS that is no preflight while it passes the CORS layer under another method.
+#[derive(Clone, Copy)]
+struct PlainOptions;
+
+async fn hide_plain_options(mut request: Request, next: Next) -> Response {
+    let headers = request.headers();
+    let is_preflight = headers.contains_key(header::ORIGIN)
+        && headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
+    if request.method() == Method::OPTIONS && !is_preflight {
+        request.extensions_mut().insert(PlainOptions);
+        *request.method_mut() = Method::TRACE;
+    }
+    next.run(request).await
+}
+
+async fn show_method(mut request: Request, next: Next) -> Response {
+    if request.extensions_mut().remove::<PlainOptions>().is_some() {
+        *request.method_mut() = Method::OPTIONS;
+    }
+    next.run(request).await
 }
 
 /// Answers unknown paths and wrong methods with problems.

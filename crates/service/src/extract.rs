@@ -5,6 +5,7 @@
 
 mod body;
 mod fields;
+mod multipart;
 mod numbers;
 mod params;
 pub mod read;
@@ -12,6 +13,7 @@ mod strict;
 
 pub use body::{Json, OptionalJson};
 pub use fields::{Fields, Parse};
+pub use multipart::{FilePart, Multipart, Part, is_multipart};
 pub use params::{Path, Query};
 pub use read::MAX_DEPTH;
 

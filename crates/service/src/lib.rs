@@ -22,12 +22,17 @@ mod stop;
 pub use auth::{Caller, Guard};
 pub use cors::Cors;
 pub use crypto::install_crypto;
-pub use extract::{Fields, Json, OptionalJson, Parse, Path, Query, read};
+pub use extract::{
+    Fields, FilePart, Json, Multipart, OptionalJson, Parse, Part, Path, Query, is_multipart, read,
+};
 pub use flags::{Flag, Flags};
 pub use health::Readiness;
 pub use limits::Concurrency;
 pub use problem::{FieldError, Problem};
 pub use secret::{KeyId, KeySet, Secret};
 pub use serve::{ConnectionLimits, Listener, ServeError, TlsFiles, serve};
-pub use settings::{AppEnv, Environment, Pooler, SettingsError, SharedSettings, Sources, Values};
+pub use settings::{
+    AppEnv, ArtifactStore, Bucket, Environment, Pooler, SettingsError, SharedSettings, Sources,
+    Values,
+};
 pub use stop::{Stop, Stopper, until_signals};

@@ -21,27 +21,69 @@ pub(crate) struct BodyLimit {
     pub(crate) bytes: u64,
 }
 
+/// What stands in an upload beside its files: their headers, the boundaries.
+const AROUND_FILES: u64 = 64 * 1024;
+
+/// Bytes of JSON bodies, and of all files of an upload.
+#[derive(Debug, Clone, Copy)]
+struct BodyLimits {
+    json: u64,
+    files: u64,
+}
+
+/// How many bytes all files of this upload may have; the multipart extractor answers 413 by it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct UploadLimit {
+    pub(crate) json: u64,
+    pub(crate) files: u64,
+}
+
 /// Lets bodies have this many bytes, counted while they are read; over it, 413.
 pub fn with_body_limit<S: Clone + Send + Sync + 'static>(
     router: Router<S>,
     bytes: u64,
 ) -> Router<S> {
+    with_body_and_upload_limits(router, bytes, 0)
+}
+
+/// As [`with_body_limit`], and lets the files of a multipart body have another number of bytes in all.
+pub fn with_body_and_upload_limits<S: Clone + Send + Sync + 'static>(
+    router: Router<S>,
+    json: u64,
+    files: u64,
+) -> Router<S> {
     router
-        .layer(from_fn_with_state(BodyLimit { bytes }, limit_body))
+        .layer(from_fn_with_state(BodyLimits { json, files }, limit_body))
         // axum's own limit would answer before ours, and in plain text.
         .layer(DefaultBodyLimit::disable())
 }
 
-async fn limit_body(State(limit): State<BodyLimit>, request: Request, next: Next) -> Response {
+async fn limit_body(State(limits): State<BodyLimits>, request: Request, next: Next) -> Response {
+    let is_upload = limits.files > 0 && crate::extract::is_multipart(request.headers());
+    let limit = BodyLimit {
+        bytes: if is_upload {
+            limits
+                .files
+                .saturating_add(limits.json)
+                .saturating_add(AROUND_FILES)
+        } else {
+            limits.json
+        },
+    };
     let announced = request
         .headers()
         .get(header::CONTENT_LENGTH)
         .and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
     if announced.is_some_and(|length| length > limit.bytes) {
-        return Problem::payload_too_large(limit.bytes).into_response();
+        let most = if is_upload { limits.files } else { limits.json };
+        return Problem::payload_too_large(most).into_response();
     }
     let (mut parts, body) = request.into_parts();
     parts.extensions.insert(limit);
+    if is_upload {
+        let BodyLimits { json, files } = limits;
+        parts.extensions.insert(UploadLimit { json, files });
+    }
     let most = usize::try_from(limit.bytes).unwrap_or(usize::MAX);
     let body = Body::new(Limited::new(body, most));
     next.run(Request::from_parts(parts, body)).await
@@ -53,6 +95,19 @@ pub fn with_timeout<S: Clone + Send + Sync + 'static>(
     limit: Duration,
 ) -> Router<S> {
     router.layer(from_fn_with_state(limit, limit_time))
+}
+
+/// As [`with_timeout`], and lets a multipart body take another time.
+pub fn with_timeouts<S: Clone + Send + Sync + 'static>(
+    router: Router<S>,
+    limit: Duration,
+    upload: Duration,
+) -> Router<S> {
+    let by_kind = move |request: Request, next: Next| {
+        let is_upload = crate::extract::is_multipart(request.headers());
+        limit_time(State(if is_upload { upload } else { limit }), request, next)
+    };
+    router.layer(axum::middleware::from_fn(by_kind))
 }
 
 async fn limit_time(State(limit): State<Duration>, request: Request, next: Next) -> Response {

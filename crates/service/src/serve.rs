@@ -65,6 +65,9 @@ const MAX_HEADERS: usize = 100;
 /// How many bytes the head of a request may have; more are answered 431.
 const MAX_HEAD_BYTES: usize = 16 * 1024;
 
+/// How many bytes may wait in either direction of a connection beside what the system keeps.
+const MAX_BUFFERED_BYTES: usize = 32 * 1024;
+
 /// Serves a router until stopping is requested and every connection is done or the drain time over.
 pub async fn serve(listener: Listener, router: Router, limits: ConnectionLimits, stop: Stop) {
     let mut connections = Connections::new(limits.connections);
@@ -141,6 +144,7 @@ impl Connection {
             .header_read_timeout(limits.head)
             .max_headers(MAX_HEADERS)
             .max_header_size(MAX_HEAD_BYTES)
+            .max_buf_size(MAX_BUFFERED_BYTES)
             .serve_connection(stream, service);
         tokio::pin!(connection);
         let ended = tokio::select! {

@@ -4,6 +4,7 @@
 //! [`Values`] reads them from defaults, file and environment, in that order, later wins. Nothing
 //! else in the workspace may look at the environment. No message made here bears a value.
 
+mod artifact_store;
 mod environment;
 mod error;
 mod file;
@@ -15,6 +16,7 @@ mod table;
 mod tests;
 mod values;
 
+pub use artifact_store::{ArtifactStore, Bucket};
 pub use environment::Environment;
 pub use error::{SettingProblem, SettingsError};
 pub use shared::{AppEnv, Pooler, SharedSettings};

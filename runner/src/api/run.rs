@@ -10,13 +10,13 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use jobs::{Name, NewJob, Status, StoreError};
 use serde_json::{Map, Value};
-use service::{FieldError, Fields, Parse, Problem, read};
+use service::{FieldError, Fields, Flag, Parse, Problem, read};
 use uuid::Uuid;
 
 use crate::app::App;
 use crate::dispatcher::{self, Take, Taken};
 use crate::error::problem;
-use crate::registry::JobType;
+use crate::registry::{JobType, NotTaken};
 use crate::slots::Slot;
 
 const IDEMPOTENCY_KEY: &str = "Idempotency-Key";
@@ -96,14 +96,20 @@ async fn queued(app: &App, id: Uuid) -> Result<Take, Problem> {
     let job = job
         .map_err(problem)?
         .ok_or_else(|| problem(StoreError::NotFound(id)))?;
-    let job_type = app.registry.get(&job.job_type)?;
+    if job.stage.is_some() && !app.registry.takes_stages() {
+        return Err(NotTaken::FlagOff(Flag::Gates).into());
+    }
+    let job_type = app.registry.get(job.work_type())?;
     if job.status != Status::Queued {
         return Err(problem(StoreError::WrongStatus {
             job_id: id,
             status: job.status,
         }));
     }
-    fits(job_type, &job.payload)?;
+    // A stage has its own payload; the executor looks at that.
+    if job.stage.is_none() {
+        fits(job_type, &job.payload)?;
+    }
     Ok(Take::Queued(id))
 }
 
@@ -114,7 +120,7 @@ fn new(app: &App, headers: &HeaderMap, name: Name, payload: Value) -> Result<Tak
     Ok(Take::New(Box::new(job)))
 }
 
-fn fits(job_type: &JobType, payload: &Value) -> Result<(), Problem> {
+pub(super) fn fits(job_type: &JobType, payload: &Value) -> Result<(), Problem> {
     let faults = job_type.faults(payload);
     if faults.is_empty() {
         Ok(())
@@ -145,7 +151,7 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
 }
 
 /// A slot now, or in time.
-async fn slot(app: &App) -> Result<Slot, Problem> {
+pub(super) async fn slot(app: &App) -> Result<Slot, Problem> {
     if let Some(slot) = app.slots.take() {
         return Ok(slot);
     }
@@ -198,14 +204,23 @@ pub(crate) fn refuse_unless_taking(app: &App) -> Result<(), Problem> {
     }
 }
 
-fn no_answer() -> Problem {
+/// Whoever may not begin need not send files.
+pub(super) async fn refuse_while_paused(app: &App) -> Result<(), Problem> {
+    let asked = dispatcher::refuse_while_paused(app);
+    tokio::time::timeout(LOOKING_UP, asked)
+        .await
+        .map_err(|_| no_answer())?
+        .map_err(problem)
+}
+
+pub(super) fn no_answer() -> Problem {
     Problem::unavailable(
         "The database does not answer; try again.",
         Duration::from_secs(1),
     )
 }
 
-fn draining() -> Problem {
+pub(super) fn draining() -> Problem {
     Problem::unavailable(
         "The runner is draining: it takes no more work.",
         Duration::from_secs(5),

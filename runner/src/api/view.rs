@@ -49,6 +49,7 @@ struct LimitsView {
     drain_seconds: u64,
     request_timeout_seconds: u64,
     max_body_bytes: u64,
+    max_upload_bytes: u64,
 }
 
 impl MetaView {
@@ -75,6 +76,7 @@ impl MetaView {
                 drain_seconds: app.limits.drain.as_secs(),
                 request_timeout_seconds: app.limits.request_timeout.as_secs(),
                 max_body_bytes: app.limits.body_bytes,
+                max_upload_bytes: app.limits.upload_bytes,
             },
         }
     }

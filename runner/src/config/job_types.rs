@@ -99,7 +99,7 @@ struct HttpTable {
 
 /// Reads every table, refusing all that is wrong with each.
 pub(super) fn read(values: &mut Values) -> Vec<DeclaredType> {
-    let tables: BTreeMap<String, TypeTable> = values.section("job_types");
+    let tables: BTreeMap<String, TypeTable> = values.tables("job_types");
     let folder = values
         .config_file()
         .and_then(Path::parent)

@@ -178,7 +178,7 @@ fn a_job_type_that_makes_no_sense_is_refused_by_its_place() {
         ),
         (
             "[job_types.a]\ncommand = [\"x\"]\ncanari = 1\n",
-            "job_types",
+            "job_types.a",
         ),
         (
             "[job_types.a]\ncommand = [\"x\"]\nlimits = { memory_bytes = 1 }\n",
@@ -188,8 +188,29 @@ fn a_job_type_that_makes_no_sense_is_refused_by_its_place() {
             "[job_types.a]\nhttp = { url = \"https://h/\" }\nlimits = { processes = 9 }\n",
             "job_types.a.limits",
         ),
-        ("[job_types.a]\ncommand = \"canary\"\n", "job_types"),
+        ("[job_types.a]\ncommand = \"canary\"\n", "job_types.a"),
+        ("[job_types]\na = 1\n", "job_types.a"),
     ] {
         assert_eq!(wrong(load_file(text)), [place], "{text}");
+    }
+}
+
+#[test]
+fn all_that_is_wrong_in_the_tables_of_job_types_is_told_at_once() {
+    let text = "[job_types.a]\ncommand = \"x\"\ncanari = 1\nmax_attempts = \"many\"\n\
+                [job_types.b]\ncommand = [\"x\"]\ntimeout_seconds = 0\n[job_types.c]\nhttp = 3\n";
+    let error = load_file(text).expect_err("must be refused");
+    let told: Vec<_> = error
+        .problems
+        .iter()
+        .map(|problem| problem.name.as_str())
+        .collect();
+    assert_eq!(
+        told,
+        ["job_types.a", "job_types.c", "job_types.b.timeout_seconds"]
+    );
+    let all_of_a = &error.problems[0].detail;
+    for key in ["canari", "command", "max_attempts"] {
+        assert!(all_of_a.contains(key), "{key}: {all_of_a}");
     }
 }

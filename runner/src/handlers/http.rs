@@ -45,6 +45,9 @@ impl Http {
             .header("X-Ops-Job-Id", context.job_id().to_string())
             .header("X-Ops-Attempt", context.attempt())
             .header("X-Ops-Fence", context.fence());
+        if let Some(stage) = context.stage() {
+            request = request.header("X-Ops-Stage", stage.name.as_str());
+        }
         if self.call.method != Method::GET {
             request = request.json(payload);
         }

@@ -26,7 +26,7 @@ pub(super) async fn run(
     if let Some(stdin) = child.stdin.take() {
         feeding.spawn(feed(stdin, program.stdin));
     }
-    let reading = Reading::of(&mut child, output);
+    let reading = Reading::of_child(&mut child, output);
     let status = tokio::select! {
         status = child.wait() => status?,
         why = bell.heard() => group.end(&mut child, why.grace()).await?,

@@ -14,6 +14,7 @@ async fn run_script(script: &str, stdin: &[u8], bell: &Bell, output: &Arc<Output
         stdin: stdin.to_vec(),
         timeout: None,
         limits: Limits::default(),
+        term: Term::new(BootTime::now()),
     };
     run(&Watch::Group, program, output, bell)
         .await
@@ -22,14 +23,17 @@ async fn run_script(script: &str, stdin: &[u8], bell: &Bell, output: &Arc<Output
 
 /// How it ended, and what it wrote on stderr.
 async fn ended(script: &str, stdin: &[u8]) -> (Ended, String) {
-    let output = Arc::new(Output::new());
+    let output = Arc::new(Output::new(&Arc::new(crate::mask::Masks::new([])), 1));
     let ended = run_script(script, stdin, &Bell::new(), &output).await;
     (ended, output.stderr_tail())
 }
 
 /// Rings once the script says that it is ready.
 async fn interrupted(script: &str, why: Interruption) -> Ended {
-    let (output, bell) = (Arc::new(Output::new()), Bell::new());
+    let (output, bell) = (
+        Arc::new(Output::new(&Arc::new(crate::mask::Masks::new([])), 1)),
+        Bell::new(),
+    );
     let ring = async {
         while output.stderr_tail() != "ready" {
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -112,4 +116,39 @@ async fn an_aborted_process_that_ignores_it_is_killed() {
         interrupted(script, Interruption::Aborted).await,
         Ended::Killed(9)
     );
+}
+
+/// How a command named without a path ends below a shim.
+fn code_of(name: &str, script: &str) -> io::Result<Option<i32>> {
+    use std::os::unix::fs::PermissionsExt;
+
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("script");
+    std::fs::write(&path, script).expect("written");
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).expect("set");
+    let path = format!("{}:/usr/bin:/bin", folder.path().display());
+    let (_stdout, of_command) = io::pipe()?;
+    let outlets = Outlets {
+        stderr: of_command.try_clone()?.into(),
+        stdout: of_command.into(),
+    };
+    let argv = [name.to_owned()];
+    let environment = [("PATH".to_owned(), path)];
+    let mut child = loop {
+        match start_command(&argv, &environment, folder.path(), &outlets) {
+            // A test beside this one was starting a process while the script was written, and has not let go of it yet.
+            Err(error) if error.kind() == io::ErrorKind::ExecutableFileBusy => {}
+            started => break started?,
+        }
+    };
+    Ok(child.wait()?.code())
+}
+
+#[test]
+fn a_command_is_found_by_its_name_whoever_reads_it() {
+    let with_reader = code_of("script", "#!/bin/sh\ntest ${0##*/} = script && exit 7\n");
+    assert_eq!(with_reader.expect("started"), Some(7));
+    assert_eq!(code_of("script", "exit 8\n").expect("started"), Some(8));
+    let missing = code_of("no-such-program", "").expect_err("not there");
+    assert_eq!(missing.kind(), io::ErrorKind::NotFound);
 }

@@ -19,11 +19,18 @@ setsid sh -c 'trap "" TERM; (setsid sh -c "echo > $HOME/$OPS_JOB_ID; exec sleep 
 while ! test -e $HOME/$OPS_JOB_ID; do sleep 0.01; done
 "#;
 
+/// Each more than one of `bombs::BOMB_LIMITS` allows.
+const FORKS: &str = "while :; do sleep 600 & done";
+const EATS: &str = "exec awk 'BEGIN { s = \"0123456789abcdef\"; while (1) s = s s }'";
+const FILLS: &str = "exec head -c 4194304 /dev/zero > large";
+/// More than a small work folder has.
+const OVERFLOWS: &str = "head -c 33554432 /dev/zero > large";
+
 const LIMITED: &str = r#"
 for fd in /proc/$$/fd/*; do test -e $fd && test ${fd##*/} -lt 10 && printf '%s ' ${fd##*/}; done > files
 umask=$(umask); open=$(cat files)
-printf '{"data": "%s", "files": "%s", "file": "%s", "core": "%s", "mask": "%s", "oom": "%s", "open": "%s"}' \
-    $(ulimit -d) $(ulimit -n) $(($(ulimit -f) / 2)) $(ulimit -c) $umask $(cat /proc/$$/oom_score_adj) "${open% }" \
+printf '{"data": "%s", "files": "%s", "file": "%s", "core": "%s", "mask": "%s", "oom": "%s", "locked": "%s", "open": "%s"}' \
+    $(ulimit -d) $(ulimit -n) $(($(ulimit -f) / 2)) $(ulimit -c) $umask $(cat /proc/$$/oom_score_adj) $(sed -n "s/^NoNewPrivs:\t//p" /proc/$$/status) "${open% }" \
     > $OPS_RESULT_FILE
 "#;
 
@@ -64,10 +71,25 @@ pub(crate) fn family_of(id: Uuid) -> Vec<i32> {
         .collect()
 }
 
-/// Who watches over a job's command.
+/// Who watches over a job's command: a parent of its family.
 pub(crate) fn shim_of(id: Uuid) -> Option<i32> {
-    let mark = format!("exec-shim\0{id}-");
-    processes().find(|pid| has(*pid, "cmdline", &mark))
+    let mut parents = family_of(id).into_iter().filter_map(parent_of);
+    parents.find(|pid| is_shim(*pid))
+}
+
+pub(crate) fn is_shim(pid: i32) -> bool {
+    has(pid, "cmdline", "exec-shim")
+}
+
+/// What /proc says behind the name of a process: its state, its parent and more.
+fn fields_of(pid: i32) -> Vec<String> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields);
+    fields.split_ascii_whitespace().map(str::to_owned).collect()
+}
+
+fn parent_of(pid: i32) -> Option<i32> {
+    fields_of(pid).get(1)?.parse().ok()
 }
 
 pub(crate) fn kill(pid: i32, signal: Signal) {
@@ -107,6 +129,10 @@ impl Stage {
                 format!("trap '' TERM\n{ESCAPE}while :; do sleep 0.1; done"),
             ),
             ("limited", LIMITED.to_owned()),
+            ("forks", FORKS.to_owned()),
+            ("eats", EATS.to_owned()),
+            ("fills", FILLS.to_owned()),
+            ("overflows", OVERFLOWS.to_owned()),
         ];
         let tables = types.map(|(name, script)| {
             format!("[job_types.{name}]\ncommand = [\"sh\", \"-c\", '''{script}''']\n{terms}\n")
@@ -115,36 +141,18 @@ impl Stage {
         stage
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
     /// Starts a runner and waits until it serves.
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "a test of the program as a process"
-    )]
     pub(crate) async fn runner(&self, settings: &[(&str, &str)]) -> Runner {
         let log = self.path(&format!(
             "log-{}",
             fs::read_dir(self.folder.path()).expect("a folder").count()
         ));
-        let child = Command::new(env!("CARGO_BIN_EXE_runner"))
-            .arg("--config")
-            .arg(self.path("runner.toml"))
-            .env_clear()
-            .env("APP_ENV", "test")
-            .env("DATABASE_URL", &self.database.url)
-            .env("RUNNER_TOKEN", "opsr_of_these_tests_0123456789")
-            .env("RUNNER_BIND", "127.0.0.1:0")
-            .env("RUNNER_WORK_DIR", self.path("work"))
-            .env("RUNNER_ALLOWLIST", "quick,leaves,stays,limited")
-            .env("RUNNER_POLL_INTERVAL_SECONDS", "1")
-            .env("RUNNER_DRAIN_SECONDS", "0")
-            .env("DATABASE_MAX_CONNECTIONS", "3")
-            .env("HOME", self.folder.path())
-            .envs(settings.iter().copied())
-            .stdin(Stdio::null())
+        let child = self
+            .program(settings)
             .stdout(File::create(&log).expect("a file"))
             .spawn()
             .expect("started");
@@ -154,6 +162,41 @@ impl Stage {
         })
         .await;
         Runner(child)
+    }
+
+    /// What a runner says on stderr that must not start with these settings.
+    pub(crate) fn refused(&self, settings: &[(&str, &str)]) -> String {
+        let ended = self.program(settings).output().expect("its end");
+        assert_eq!(ended.status.code(), Some(2));
+        String::from_utf8_lossy(&ended.stderr).into_owned()
+    }
+
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a test of the program as a process"
+    )]
+    fn program(&self, settings: &[(&str, &str)]) -> Command {
+        let mut program = Command::new(env!("CARGO_BIN_EXE_runner"));
+        program
+            .arg("--config")
+            .arg(self.path("runner.toml"))
+            .env_clear()
+            .env("APP_ENV", "test")
+            .env("DATABASE_URL", &self.database.url)
+            .env("RUNNER_TOKEN", "opsr_of_these_tests_0123456789")
+            .env("RUNNER_BIND", "127.0.0.1:0")
+            .env("RUNNER_WORK_DIR", self.path("work"))
+            .env(
+                "RUNNER_ALLOWLIST",
+                "quick,leaves,stays,limited,forks,eats,fills,overflows",
+            )
+            .env("RUNNER_POLL_INTERVAL_SECONDS", "1")
+            .env("RUNNER_DRAIN_SECONDS", "0")
+            .env("DATABASE_MAX_CONNECTIONS", "3")
+            .env("HOME", self.folder.path())
+            .envs(settings.iter().copied())
+            .stdin(Stdio::null());
+        program
     }
 
     pub(crate) async fn submit(&self, job_type: &str) -> Uuid {
@@ -168,6 +211,29 @@ impl Stage {
             (job.status == status).then_some(job)
         })
         .await
+    }
+
+    /// Takes back what lost runners had; gives how many.
+    pub(crate) async fn sweep(&self) -> u64 {
+        self.store.sweep("test").await.expect("swept").recovered
+    }
+
+    /// Whether a runner's log has a line of this event.
+    pub(crate) fn logged(&self, event: &str) -> bool {
+        let entries = fs::read_dir(self.folder.path()).expect("a folder");
+        entries
+            .map(|entry| entry.expect("an entry"))
+            .filter(|entry| entry.file_name().to_string_lossy().starts_with("log-"))
+            .any(|entry| {
+                let text = fs::read_to_string(entry.path()).expect("a log");
+                text.contains(&format!("\"event\":\"{event}\""))
+            })
+    }
+
+    /// The kinds of a job's events.
+    pub(crate) async fn kinds(&self, id: Uuid) -> Vec<String> {
+        let events = self.store.events(id, 0, 100).await.expect("events");
+        events.into_iter().map(|event| event.kind).collect()
     }
 
     /// Whether somebody has left the command's session.
@@ -220,15 +286,16 @@ impl Runner {
 
     /// Its children, dead ones too.
     pub(crate) fn children(&self) -> Vec<i32> {
-        let own = format!(" {} ", self.id());
         processes()
-            .filter(|pid| {
-                let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-                stat.rsplit_once(')').is_some_and(|(_, rest)| {
-                    rest.get(2..).is_some_and(|rest| rest.starts_with(&own))
-                })
-            })
+            .filter(|pid| parent_of(*pid) == Some(self.id()))
             .collect()
+    }
+
+    /// Its shims, at work or at rest.
+    pub(crate) fn shims(&self) -> Vec<i32> {
+        let mut shims = self.children();
+        shims.retain(|pid| is_shim(*pid));
+        shims
     }
 }
 

@@ -6,9 +6,10 @@ use sqlx::postgres::PgConnection;
 use sqlx::{Connection, Row as _};
 use uuid::Uuid;
 
-use crate::history::{Event, History, Row};
+use crate::history::{Chunk, Event, History, Row};
+use crate::terms::CANARY;
 
-const PAUSE: Duration = Duration::from_millis(50);
+const PAUSE: Duration = Duration::from_millis(20);
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// A connection, once there is one to be had.
@@ -29,6 +30,30 @@ async fn connection(url: &str) -> PgConnection {
 /// Waits until PostgreSQL answers again.
 pub(crate) async fn answers(url: &str) {
     drop(connection(url).await);
+}
+
+/// The first moment in which it accepts again.
+pub(crate) async fn accepts(url: &str) -> std::time::Instant {
+    drop(connection(url).await);
+    std::time::Instant::now()
+}
+
+/// The status of a job.
+pub(crate) async fn status(url: &str, job: Uuid) -> Option<String> {
+    sqlx::query_scalar("select status from ops_jobs where id = $1")
+        .bind(job)
+        .fetch_optional(&mut connection(url).await)
+        .await
+        .ok()?
+}
+
+/// How many jobs a runner is running.
+pub(crate) async fn running_on(url: &str, runner: &str) -> i64 {
+    sqlx::query_scalar("select count(*) from ops_jobs where status = 'running' and runner_id = $1")
+        .bind(runner)
+        .fetch_one(&mut connection(url).await)
+        .await
+        .unwrap_or(0)
 }
 
 /// One of the backends that serve the programs.
@@ -69,11 +94,48 @@ pub(crate) async fn sessions(url: &str) -> i64 {
     .expect("a count")
 }
 
-/// Reads all rows and events into the history.
+/// Advisory locks, and sessions that wait in a transaction.
+pub(crate) async fn held(url: &str) -> (i64, i64) {
+    let row = sqlx::query(
+        "select (select count(*) from pg_locks where locktype = 'advisory') as locks, (select count(*) from pg_stat_activity where state like 'idle in transaction%') as idle",
+    )
+    .fetch_one(&mut connection(url).await)
+    .await
+    .expect("two counts");
+    (row.get("locks"), row.get("idle"))
+}
+
+/// The tables in which a secret stands.
+pub(crate) async fn canaries(url: &str) -> Vec<String> {
+    let mut connection = connection(url).await;
+    let tables: Vec<String> = sqlx::query_scalar(
+        "select format('%I.%I', schemaname, tablename) from pg_tables where schemaname = 'public'",
+    )
+    .fetch_all(&mut connection)
+    .await
+    .expect("the tables");
+    let mut found = Vec::new();
+    for table in tables {
+        let count =
+            format!("select count(*) from {table} as seen where seen::text like '%' || $1 || '%'");
+        // The name comes from the catalogue and is quoted there.
+        let seen: i64 = sqlx::query_scalar(sqlx::AssertSqlSafe(count))
+            .bind(CANARY)
+            .fetch_one(&mut connection)
+            .await
+            .expect("a count");
+        if seen > 0 {
+            found.push(format!("{seen} rows of {table}"));
+        }
+    }
+    found
+}
+
+/// Reads all rows, events and stored output into the history.
 pub(crate) async fn read(url: &str, history: &mut History) {
     let mut connection = connection(url).await;
     let rows = sqlx::query(
-        "select id, status, attempt, max_attempts, runner_id, fence, idempotency_key, started_at, finished_at, dead_lettered_at from ops_jobs",
+        "select id, job_type, status, attempt, max_attempts, runner_id, fence, idempotency_key, started_at, finished_at, dead_lettered_at from ops_jobs",
     )
     .fetch_all(&mut connection)
     .await
@@ -83,6 +145,7 @@ pub(crate) async fn read(url: &str, history: &mut History) {
         history.rows.insert(
             id,
             Row {
+                job_type: row.get("job_type"),
                 status: row.get("status"),
                 attempt: row.get("attempt"),
                 max_attempts: row.get("max_attempts"),
@@ -111,6 +174,26 @@ pub(crate) async fn read(url: &str, history: &mut History) {
             runner: event.get("runner_id"),
             actor: event.get("actor"),
             data: event.get("data"),
+        });
+    }
+    read_logs(&mut connection, history).await;
+}
+
+async fn read_logs(connection: &mut PgConnection, history: &mut History) {
+    let chunks = sqlx::query(
+        "select job_id, fence, chunk, stream, first_line, lines, body from ops_job_log order by job_id, fence, chunk",
+    )
+    .fetch_all(connection)
+    .await
+    .expect("the output");
+    for chunk in chunks {
+        let claim: (Uuid, i64) = (chunk.get("job_id"), chunk.get("fence"));
+        history.logs.entry(claim).or_default().push(Chunk {
+            number: chunk.get("chunk"),
+            stream: chunk.get("stream"),
+            first_line: chunk.get("first_line"),
+            lines: chunk.get("lines"),
+            body: chunk.get("body"),
         });
     }
 }

@@ -17,6 +17,8 @@ use crate::system::{Service, System};
 
 /// Between two resets of a storm.
 const GUST: Duration = Duration::from_millis(100);
+/// A service that is down is looked at again after so long.
+const AGAIN: Duration = Duration::from_millis(300);
 
 /// What was done so far, also beyond what the checker must know.
 #[derive(Debug, Default)]
@@ -55,20 +57,23 @@ pub(crate) async fn end_for_good(runner: &Service) -> Done {
     from.done(What::Killed(runner.name.clone()))
 }
 
-struct From(u64, OffsetDateTime);
+/// When something began to be done.
+pub(crate) struct From(u64, OffsetDateTime);
 
 impl From {
-    fn now() -> Self {
+    pub(crate) fn now() -> Self {
         Self(clock::monotonic(), clock::wall())
     }
 
-    fn done(self, what: What) -> Done {
+    /// It is done.
+    pub(crate) fn done(self, what: What) -> Done {
         Done {
             what,
             from: self.0,
             until: clock::monotonic(),
             from_wall: self.1,
             until_wall: clock::wall(),
+            back_wall: None,
         }
     }
 }
@@ -78,12 +83,12 @@ async fn one(system: &System, fault: Fault, noted: &Mutex<Noted>) {
     let control_plane = &system.control_planes[fault.victim % system.control_planes.len()];
     let done = match fault.kind {
         Kind::Runner | Kind::RunnerAlone => {
-            let from = killed(runner, fault, noted).await;
-            from.done(What::Killed(runner.name.clone()))
+            let what = What::Killed(runner.name.clone());
+            killed(runner, fault, what, noted).await
         }
-        Kind::ControlPlane => killed(control_plane, fault, noted)
-            .await
-            .done(What::Other("control plane")),
+        Kind::ControlPlane => {
+            killed(control_plane, fault, What::Other("control plane"), noted).await
+        }
         Kind::Postmaster => postmaster(system, fault.length).await,
         Kind::Backend => backend(system, fault.victim).await,
         Kind::Pause => {
@@ -115,14 +120,15 @@ async fn one(system: &System, fault: Fault, noted: &Mutex<Noted>) {
     noted.counts.push(fault.kind);
 }
 
-/// Kills a service, waits, and starts it again; gives when it was killed.
-async fn killed(service: &Service, fault: Fault, noted: &Mutex<Noted>) -> From {
+/// Kills a service, waits, and starts it again.
+async fn killed(service: &Service, fault: Fault, what: What, noted: &Mutex<Noted>) -> Done {
     let from = {
         let mut running = service.running().await;
         let Some(mut program) = running.take() else {
             // Another kill has it down just now: wait for that one's start and take this kill after it.
             drop(running);
-            return Box::pin(killed_later(service, fault, noted)).await;
+            tokio::time::sleep(AGAIN).await;
+            return Box::pin(killed(service, fault, what, noted)).await;
         };
         if program.has_ended() {
             let mut noted = noted.lock().unwrap_or_else(PoisonError::into_inner);
@@ -140,13 +146,12 @@ async fn killed(service: &Service, fault: Fault, noted: &Mutex<Noted>) -> From {
         from
     };
     tokio::time::sleep(fault.length).await;
+    let back = clock::wall();
     service.start().await;
-    from
-}
-
-async fn killed_later(service: &Service, fault: Fault, noted: &Mutex<Noted>) -> From {
-    tokio::time::sleep(Duration::from_millis(300)).await;
-    killed(service, fault, noted).await
+    Done {
+        back_wall: Some(back),
+        ..from.done(what)
+    }
 }
 
 async fn postmaster(system: &System, away: Duration) -> Done {

@@ -13,6 +13,8 @@ use crate::sink::Effect;
 /// A row of the jobs table.
 #[derive(Clone, Debug)]
 pub struct Row {
+    /// Its type.
+    pub job_type: String,
     /// Its status, as text.
     pub status: String,
     /// Its attempts.
@@ -69,13 +71,19 @@ pub struct Ack {
     pub key: String,
     /// The job that it was told; `None` when it never got an answer that it could trust.
     pub job: Option<Uuid>,
+    /// When its abort was acknowledged, by the monotonic clock.
+    pub aborted: Option<u64>,
 }
 
-/// An answer that a client got.
+/// An answer that a client got, or that it got none.
 #[derive(Clone, Debug)]
 pub struct Answer {
-    /// Its status.
+    /// Its status; 0 where the connection ended without one.
     pub status: u16,
+    /// When, by the wall clock.
+    pub at: OffsetDateTime,
+    /// Whether its body is a problem+json with a `request_id`.
+    pub problem: bool,
     /// Whether it said after how long to try again.
     pub retry_after: bool,
     /// Its body, where it was no success.
@@ -95,6 +103,22 @@ pub struct Done {
     pub from_wall: OffsetDateTime,
     /// Until when.
     pub until_wall: OffsetDateTime,
+    /// When the next process was started, where it ended one and began another.
+    pub back_wall: Option<OffsetDateTime>,
+}
+
+impl Done {
+    /// Whether it concerns what this runner did at some time from `from` to `until`, by the monotonic clock.
+    pub fn concerns(&self, runner: Option<&str>, from: u64, until: u64) -> bool {
+        let concerns = match &self.what {
+            What::Killed(name) | What::Paused(name) | What::Drained(name) => {
+                Some(name.as_str()) == runner
+            }
+            What::DatabaseDisturbed => true,
+            What::Deploy | What::Other(_) => false,
+        };
+        concerns && self.from <= until && from <= self.until
+    }
 }
 
 /// A thing that was done, as far as the checker must know it.
@@ -104,10 +128,55 @@ pub enum What {
     Killed(String),
     /// This runner and all that it runs stood still.
     Paused(String),
+    /// This runner was asked to leave, and left.
+    Drained(String),
+    /// Everything was replaced in order, one after the other, and nothing else happened.
+    Deploy,
     /// The database was away, or somebody was cut off from it.
     DatabaseDisturbed,
     /// Anything else.
     Other(&'static str),
+}
+
+/// A stored piece of what a handler printed.
+#[derive(Clone, Debug)]
+pub struct Chunk {
+    /// Its number within the claim.
+    pub number: i32,
+    /// stdout, stderr or runner.
+    pub stream: String,
+    /// The number of its first line.
+    pub first_line: i32,
+    /// How many lines it says it holds.
+    pub lines: i32,
+    /// Its lines.
+    pub body: String,
+}
+
+/// Something that is counted before the first job and after the last.
+#[derive(Clone, Debug)]
+pub struct Measure {
+    /// Of what.
+    pub what: String,
+    /// At first.
+    pub before: u64,
+    /// In the end.
+    pub after: u64,
+    /// How many more than at first are no leak: what pools keep.
+    pub more: u64,
+}
+
+/// What was promised for the jobs of the run.
+#[derive(Clone, Debug, Default)]
+pub struct Terms {
+    /// Jobs that one start of a runner runs at once.
+    pub slots: usize,
+    /// Jobs of a type that the fleet runs at once.
+    pub concurrency: BTreeMap<&'static str, usize>,
+    /// How long an attempt of a type may take.
+    pub timeouts: BTreeMap<&'static str, std::time::Duration>,
+    /// After the grace everything must be gone in so long.
+    pub slack: std::time::Duration,
 }
 
 /// The whole history of a run.
@@ -135,6 +204,14 @@ pub struct History {
     pub folders_left: Vec<(Uuid, i64)>,
     /// Connections that the programs left open in the database.
     pub sessions_left: i64,
+    /// What was stored of the output of each claim, in the order of the numbers.
+    pub logs: BTreeMap<(Uuid, i64), Vec<Chunk>>,
+    /// What was counted before and after.
+    pub measures: Vec<Measure>,
+    /// Where a secret was seen.
+    pub canaries: Vec<String>,
+    /// What was promised.
+    pub terms: Terms,
     /// When all this was read, by the wall clock.
     pub read_at: Option<OffsetDateTime>,
     /// The longest that the recovery of a killed runner's job may take.
@@ -183,8 +260,10 @@ impl History {
             .collect();
         for fault in &self.faults {
             let concerns = match &fault.what {
-                What::Killed(runner) | What::Paused(runner) => runners.contains(&runner.as_str()),
-                What::DatabaseDisturbed | What::Other(_) => false,
+                What::Killed(runner) | What::Paused(runner) | What::Drained(runner) => {
+                    runners.contains(&runner.as_str())
+                }
+                What::DatabaseDisturbed | What::Deploy | What::Other(_) => false,
             };
             if concerns {
                 lines.push(format!(

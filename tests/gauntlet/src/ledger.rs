@@ -10,7 +10,9 @@ use uuid::Uuid;
 use crate::clock;
 
 /// Bytes of a record.
-pub const RECORD: usize = 56;
+pub const RECORD: usize = 64;
+/// The bytes of it that the sum behind them vouches for.
+const SUMMED: usize = RECORD - 8;
 
 /// What a handler was at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,6 +66,8 @@ pub struct Record {
     pub parent: u32,
     /// When, by the monotonic clock, in nanoseconds.
     pub at: u64,
+    /// How many lines it has printed.
+    pub lines: u32,
 }
 
 impl Record {
@@ -77,8 +81,9 @@ impl Record {
         bytes[32..36].copy_from_slice(&self.pid.to_le_bytes());
         bytes[36..40].copy_from_slice(&self.parent.to_le_bytes());
         bytes[40..48].copy_from_slice(&self.at.to_le_bytes());
-        let sum = sum(&bytes[..48]);
-        bytes[48..].copy_from_slice(&sum.to_le_bytes());
+        bytes[48..52].copy_from_slice(&self.lines.to_le_bytes());
+        let sum = sum(&bytes[..SUMMED]);
+        bytes[SUMMED..].copy_from_slice(&sum.to_le_bytes());
         bytes
     }
 
@@ -87,7 +92,7 @@ impl Record {
         fn part<const N: usize>(bytes: &[u8], from: usize) -> Option<[u8; N]> {
             bytes.get(from..from + N)?.try_into().ok()
         }
-        if sum(bytes.get(..48)?) != u64::from_le_bytes(part(bytes, 48)?) {
+        if sum(bytes.get(..SUMMED)?) != u64::from_le_bytes(part(bytes, SUMMED)?) {
             return None;
         }
         Some(Self {
@@ -100,6 +105,7 @@ impl Record {
             pid: u32::from_le_bytes(part(bytes, 32)?),
             parent: u32::from_le_bytes(part(bytes, 36)?),
             at: u64::from_le_bytes(part(bytes, 40)?),
+            lines: u32::from_le_bytes(part(bytes, 48)?),
         })
     }
 }
@@ -133,8 +139,14 @@ impl Ledger {
             pid: std::process::id(),
             parent: std::os::unix::process::parent_id(),
             at: 0,
+            lines: 0,
         };
         Ok(Self { file, record })
+    }
+
+    /// Notes that a line was printed.
+    pub fn printed(&mut self) {
+        self.record.lines += 1;
     }
 
     /// Says what the handler is at, now.
@@ -184,6 +196,7 @@ mod tests {
             pid: 8,
             parent: 9,
             at: 10,
+            lines: 11,
         };
         let mut bytes = record.to_bytes();
         assert_eq!(Record::from_bytes(&bytes), Some(record));

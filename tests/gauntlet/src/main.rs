@@ -13,7 +13,7 @@ use gauntlet::schedule::schedule;
 
 const USAGE: &str = "usage: gauntlet [--full] [--percent N] [--seed N] [--schedule]
 
-  --full       the whole run, a quarter of an hour; without it the short one
+  --full       the whole run, about 25 minutes; without it the short one
   --percent N  a part of the full run
   --seed N     the schedule of an earlier run
   --schedule   only print the schedule";

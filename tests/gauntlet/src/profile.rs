@@ -33,14 +33,39 @@ pub struct Profile {
     pub recovery: Duration,
     /// How often each fault happens.
     pub faults: Vec<(Kind, usize)>,
+    /// What happens after them, one thing at a time.
+    pub directed: Directed,
+    /// After the grace everything of a job must be gone in so long.
+    pub slack: Duration,
+    /// Whether the figures must be within their bounds, as they are on a machine that does nothing else.
+    pub judged: bool,
+}
+
+/// What is done to the system one thing at a time, so that its figures are of that thing alone.
+#[derive(Clone, Copy, Debug)]
+pub struct Directed {
+    /// Runners that are killed in the middle of their work and stay away.
+    pub deaths: usize,
+    /// Those that begin anew at once.
+    pub restarts: usize,
+    /// Times that every program is replaced under load.
+    pub deploys: usize,
+    /// Requests a second meanwhile.
+    pub load: u32,
+    /// Kills and restarts of PostgreSQL.
+    pub database_restarts: usize,
+    /// How long every byte between everybody and PostgreSQL is lost.
+    pub black_hole: Duration,
+    /// Jobs of each kind that do not end by themselves.
+    pub endless: usize,
 }
 
 impl Profile {
     /// About a minute, for `cargo test`.
     pub fn short() -> Self {
         Self {
-            jobs: 300,
-            safety: Duration::from_secs(24),
+            jobs: 250,
+            safety: Duration::from_secs(14),
             liveness: Duration::from_secs(5),
             settle: Duration::from_secs(90),
             // Other tests and builds may have the processors; the full run is measured without them.
@@ -55,10 +80,22 @@ impl Profile {
                 (Kind::BlackHole, 2),
                 (Kind::ResetStorm, 3),
             ],
+            directed: Directed {
+                // One dies for good at the end anyway.
+                deaths: 0,
+                restarts: 1,
+                deploys: 1,
+                load: 5,
+                database_restarts: 1,
+                black_hole: Duration::from_secs(4),
+                endless: 1,
+            },
+            slack: Duration::from_secs(20),
+            judged: false,
         }
     }
 
-    /// Quarter of an hour, with the numbers that are promised.
+    /// A quarter of an hour of faults and what follows, with the numbers that are promised.
     pub fn full() -> Self {
         Self {
             jobs: 20_500,
@@ -76,6 +113,17 @@ impl Profile {
                 (Kind::BlackHole, 20),
                 (Kind::ResetStorm, 20),
             ],
+            directed: Directed {
+                deaths: 9,
+                restarts: 9,
+                deploys: 3,
+                load: 20,
+                database_restarts: 5,
+                black_hole: Duration::from_secs(60),
+                endless: 10,
+            },
+            slack: Duration::from_secs(1),
+            judged: true,
         }
     }
 
@@ -88,6 +136,16 @@ impl Profile {
         self.faults
             .iter_mut()
             .for_each(|(_, count)| *count = part(*count));
+        let plan = &mut self.directed;
+        for count in [
+            &mut plan.deaths,
+            &mut plan.restarts,
+            &mut plan.deploys,
+            &mut plan.database_restarts,
+            &mut plan.endless,
+        ] {
+            *count = part(*count);
+        }
         self
     }
 }

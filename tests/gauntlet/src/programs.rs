@@ -97,8 +97,35 @@ impl Program {
         self.child.try_wait().expect("a status").is_some()
     }
 
-    fn pid(&self) -> Pid {
+    pub(crate) fn pid(&self) -> Pid {
         Pid::from_child(&self.child)
+    }
+
+    /// How many files it has open, and how many threads and processes it has.
+    pub(crate) fn holds(&self) -> [(&'static str, u64); 3] {
+        let count = |what| {
+            let path = format!("/proc/{}/{what}", self.pid());
+            fs::read_dir(path).map_or(0, |entries| entries.count() as u64)
+        };
+        [
+            ("open files", count("fd")),
+            ("threads", count("task")),
+            ("processes", self.at_work().len() as u64),
+        ]
+    }
+
+    /// Everything below it but the shims at rest: these have nothing below them, and end by themselves.
+    fn at_work(&self) -> Vec<Pid> {
+        let mut all = below(self.pid());
+        all.retain(|pid| !is_shim(*pid) || !below(*pid).is_empty());
+        all
+    }
+
+    /// It and everything below it.
+    pub(crate) fn tree(&self) -> Vec<Pid> {
+        let mut all = below(self.pid());
+        all.push(self.pid());
+        all
     }
 
     /// Kills it alone.
@@ -124,8 +151,7 @@ impl Program {
     /// Makes it and everything below it stand still, and gives what it was.
     pub(crate) fn stand_still(&self) -> Vec<Pid> {
         let _ = kill_process(self.pid(), Signal::STOP);
-        let mut all = below(self.pid());
-        all.push(self.pid());
+        let all = self.tree();
         for pid in &all {
             let _ = kill_process(*pid, Signal::STOP);
         }
@@ -165,6 +191,13 @@ pub(crate) fn go_on(processes: &[Pid]) {
 fn address(line: &str) -> Option<SocketAddr> {
     let line: serde_json::Value = serde_json::from_str(line).ok()?;
     (line["event"] == "started").then(|| line["address"].as_str()?.parse().ok())?
+}
+
+fn is_shim(pid: Pid) -> bool {
+    let arguments = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    arguments
+        .split(|byte| *byte == 0)
+        .any(|argument| argument == b"exec-shim")
 }
 
 /// Every process below this one.

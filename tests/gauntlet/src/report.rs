@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use time::Duration;
-
-use crate::checker::{self, Violation};
+use crate::checker::Violation;
+use crate::directed::Measured;
+use crate::figures::Figure;
 use crate::history::History;
 use crate::profile::NOT_YET;
 use crate::schedule::Kind;
@@ -23,23 +23,19 @@ pub struct Report {
     pub violations: Vec<Violation>,
     /// The history.
     pub history: History,
+    /// What was measured in the directed half.
+    pub measured: Measured,
+    /// Every promise, with what was found.
+    pub figures: Vec<Figure>,
+    /// Whether the figures must be within their bounds.
+    pub judged: bool,
 }
 
 impl Report {
     /// Whether nothing is wrong.
     pub fn is_clean(&self) -> bool {
-        self.troubles.is_empty() && self.violations.is_empty()
-    }
-
-    /// A percentile of the times in which killed runners' jobs came back, in milliseconds; 0 where there was none.
-    fn recovery(&self, percent: usize) -> i128 {
-        let mut times: Vec<Duration> = checker::recoveries(&self.history)
-            .into_iter()
-            .map(|(_, took)| took)
-            .collect();
-        times.sort();
-        let at = (times.len() * percent / 100).min(times.len().saturating_sub(1));
-        times.get(at).map_or(0, |took| took.whole_milliseconds())
+        let within = !self.judged || self.figures.iter().all(|figure| figure.holds);
+        self.troubles.is_empty() && self.violations.is_empty() && within
     }
 }
 
@@ -96,14 +92,19 @@ impl fmt::Display for Report {
             .iter()
             .for_each(|answer| *answers.entry(answer.status).or_default() += 1);
         writeln!(f, "answers: {answers:?}")?;
-        writeln!(
-            f,
-            "recovery of {} jobs of killed runners: p50 {} ms, p99 {} ms, max {} ms",
-            checker::recoveries(history).len(),
-            self.recovery(50),
-            self.recovery(99),
-            self.recovery(100)
-        )?;
+        for figure in &self.figures {
+            let line = figure.to_string();
+            // A machine that does much else proves nothing about time.
+            let line = if self.judged {
+                line
+            } else {
+                line.replacen("FAIL", "----", 1)
+            };
+            writeln!(f, "{line}")?;
+        }
+        if !self.judged {
+            writeln!(f, "(figures are judged in the full run only)")?;
+        }
         for trouble in &self.troubles {
             writeln!(f, "TROUBLE: {trouble}")?;
         }

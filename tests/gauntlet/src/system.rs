@@ -11,21 +11,15 @@ use tokio::sync::Mutex;
 
 use crate::profile::{CONTROL_PLANES, LEASE, POLL, RUNNERS, SLOTS};
 use crate::programs::{Program, built, command};
+use crate::terms::JOB_TYPES;
 
 const DATABASE: &str = "gauntlet";
 /// The key of the suite's clients.
-pub(crate) const KEY: &str = "gauntlet-key-0123456789abcdef0123456789";
-const TOKEN: &str = "gauntlet-token-0123456789abcdef01234567";
-
-/// What kinds of jobs there are, and how many of forty.
-/// The last outlives a lease, so that one which its runner left behind meets its successor.
-pub(crate) const JOB_TYPES: [(&str, usize); 5] = [
-    ("noop", 18),
-    ("short", 10),
-    ("flaky", 6),
-    ("long", 5),
-    ("linger", 1),
-];
+pub(crate) const KEY: &str = "api-canary-5d1f-0123456789abcdef0123456789";
+pub(crate) const TOKEN: &str = "token-canary-5d1f-0123456789abcdef01234567";
+const SECRET: &str = "secret-canary-5d1f-0123456789abcdef0123456";
+/// PostgreSQL does not look at it; a log that quotes it is wrong all the same.
+const PASSWORD: &str = "password-canary-5d1f";
 
 /// One of the programs, with the proxies on both sides of it.
 #[derive(Debug)]
@@ -51,6 +45,15 @@ impl Service {
         let (program, address) = Program::start(command, &self.name, &self.log).await;
         self.to_it.target(Target::Tcp(address));
         *self.running.lock().await = Some(program);
+    }
+
+    /// Starts its successor, sends callers there, and stops it in order: what a deploy does with what has no state.
+    pub(crate) async fn replace(&self) {
+        let before = self.running.lock().await.take();
+        self.start().await;
+        if let Some(program) = before {
+            program.stop().await;
+        }
     }
 
     /// What runs now, for as long as the guard is held.
@@ -173,13 +176,20 @@ fn socket_of(url: &str) -> PathBuf {
 }
 
 fn job_types(folder: &Path) -> String {
+    let handler = built("gauntlet-handler").display().to_string();
+    let folder = folder.display().to_string();
     let mut text = String::new();
-    for (name, _) in JOB_TYPES {
+    for job_type in JOB_TYPES {
         text.push_str(&format!(
-            "[job_types.{name}]\ncommand = [{:?}, \"{name}\"]\nenv = {{ GAUNTLET_DIR = {:?} }}\nmax_attempts = 3\ntimeout_seconds = 60\n\n",
-            built("gauntlet-handler").display().to_string(),
-            folder.display().to_string(),
+            "[job_types.{}]\ncommand = {:?}\nenv = {{ GAUNTLET_DIR = {folder:?} }}\nmax_attempts = {}\ntimeout_seconds = {}\n",
+            job_type.name,
+            job_type.command(&handler),
+            job_type.max_attempts,
+            job_type.timeout.as_secs(),
         ));
+        if let Some(concurrency) = job_type.concurrency {
+            text.push_str(&format!("concurrency = {concurrency}\n"));
+        }
     }
     text
 }
@@ -200,7 +210,7 @@ async fn links(socket: &Path) -> (Proxy, Proxy, String) {
         .await
         .expect("a proxy");
     let url = format!(
-        "postgres://postgres@{}/{DATABASE}?sslmode=disable",
+        "postgres://postgres:{PASSWORD}@{}/{DATABASE}?sslmode=disable",
         to_database.address()
     );
     (to_database, to_it, url)
@@ -209,7 +219,7 @@ async fn links(socket: &Path) -> (Proxy, Proxy, String) {
 async fn runner(number: usize, folder: &Path, socket: &Path) -> Service {
     let name = format!("runner-{number}");
     let (to_database, to_it, url) = links(socket).await;
-    let allowed = JOB_TYPES.map(|(name, _)| name).join(",");
+    let allowed = JOB_TYPES.map(|job_type| job_type.name).join(",");
     let environment = pairs(&[
         ("APP_ENV", "test"),
         ("DATABASE_URL", &url),
@@ -223,7 +233,7 @@ async fn runner(number: usize, folder: &Path, socket: &Path) -> Service {
         ("RUNNER_CONCURRENCY", &SLOTS.to_string()),
         ("RUNNER_LEASE_SECONDS", &LEASE.to_string()),
         ("RUNNER_POLL_INTERVAL_SECONDS", &POLL.to_string()),
-        ("RUNNER_DRAIN_SECONDS", "3"),
+        ("RUNNER_DRAIN_SECONDS", "1"),
         ("PATH", "/usr/bin:/bin"),
     ]);
     let log = folder.join(format!("{name}.log"));
@@ -251,7 +261,7 @@ async fn control_plane(number: usize, folder: &Path, socket: &Path, runner: &Ser
         ("DATABASE_URL", &url),
         ("DATABASE_MAX_CONNECTIONS", "8"),
         ("LOG_FORMAT", "json"),
-        ("SECRET_KEY", KEY),
+        ("SECRET_KEY", SECRET),
         ("OPS_API_KEY", KEY),
         ("CONTROL_PLANE_BIND", "127.0.0.1:0"),
         ("RUNNER_URL", &format!("http://{}", runner.to_it.address())),

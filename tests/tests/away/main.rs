@@ -8,6 +8,7 @@
 mod black_hole;
 mod bouncer;
 mod database;
+mod gates;
 mod outcomes;
 mod postmaster;
 mod safety;

@@ -83,6 +83,8 @@ async fn a_command_inherits_four_variables_and_has_its_own_and_nothing_else() {
     names.extend([
         "OPS_PAYLOAD_FILE",
         "OPS_RESULT_FILE",
+        "OPS_INPUT_DIR",
+        "OPS_INPUTS_FILE",
         "OPS_ARTIFACTS_DIR",
         "OPS_EVENTS_FILE",
     ]);

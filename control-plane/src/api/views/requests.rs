@@ -35,6 +35,69 @@ pub(crate) struct JobRequestView {
     timeout_seconds: Option<i32>,
     /// Names (1 to 64 characters) and values (at most 256) of the caller's own, at most 32.
     labels: Option<BTreeMap<String, String>>,
+    /// Run in order, at most 100; behind `GATES_ENABLED`.
+    #[schema(min_items = 1, max_items = 100)]
+    stages: Option<Vec<StageRequestView>>,
+}
+
+/// A stage that is asked for.
+#[derive(ToSchema)]
+#[schema(as = NewStage)]
+#[expect(dead_code, reason = "describes a request, which StageRequest parses")]
+pub(crate) struct StageRequestView {
+    /// Once within the job.
+    #[schema(pattern = "^[a-z][a-z0-9_]{0,63}$")]
+    name: String,
+    /// What is to be done in it; the job's type unless asked otherwise.
+    #[schema(pattern = "^[a-z][a-z0-9_]{0,63}$")]
+    job_type: Option<String>,
+    /// What its handler is given; the job's payload unless asked otherwise.
+    payload: Option<Value>,
+    /// The job's unless asked otherwise.
+    #[schema(minimum = 1, maximum = 1000)]
+    max_attempts: Option<i32>,
+    /// The job's unless asked otherwise.
+    #[schema(minimum = 1, maximum = 2_592_000)]
+    timeout_seconds: Option<i32>,
+    /// After it, the job waits for a person.
+    gate: Option<GateRequestView>,
+}
+
+/// A gate that is asked for; `{}` waits for one approval, for ever.
+#[derive(ToSchema)]
+#[schema(as = NewGate)]
+#[expect(dead_code, reason = "describes a request, which GateRequest parses")]
+pub(crate) struct GateRequestView {
+    /// Approved by itself after so many seconds.
+    #[schema(minimum = 0, maximum = 31_536_000)]
+    auto_approve_after_seconds: Option<i32>,
+    /// Waited for no longer than so many seconds.
+    #[schema(minimum = 0, maximum = 31_536_000)]
+    expires_after_seconds: Option<i32>,
+    /// What then becomes of it: `abort` (the job; so unless asked otherwise), `approve` or `reject`.
+    #[schema(pattern = "^(abort|approve|reject)$")]
+    on_expiry: Option<String>,
+    /// So many different keys or people must approve; 1 unless asked otherwise.
+    #[schema(minimum = 1, maximum = 20)]
+    approvals: Option<i32>,
+    /// Whether whoever records the job may not decide.
+    not_requester: Option<bool>,
+    /// Only these may decide: ids of keys as they stand in `created_by`, or logins.
+    #[schema(min_items = 1, max_items = 100)]
+    only_keys: Option<Vec<String>>,
+}
+
+/// Why, and from where.
+#[derive(ToSchema)]
+#[schema(as = NewRetry)]
+#[expect(dead_code, reason = "describes a request, which RetryRequest parses")]
+pub(crate) struct RetryView {
+    /// In the caller's words.
+    #[schema(max_length = 1000)]
+    reason: Option<String>,
+    /// `failed_stage`, unless asked otherwise, or `start`; the same for a job without stages.
+    #[schema(pattern = "^(failed_stage|start)$")]
+    from: Option<String>,
 }
 
 /// Jobs that are recorded together.

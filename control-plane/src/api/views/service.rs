@@ -2,10 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use jobs::Runner;
+use jobs::{FleetChange, Pause, Reason, Runner};
 use serde::Serialize;
 use time::OffsetDateTime;
 use utoipa::ToSchema;
+use uuid::Uuid;
 
 /// A runner, by its own account.
 #[derive(Debug, Serialize, ToSchema)]
@@ -52,19 +53,124 @@ impl From<Runner> for RunnerView {
 pub(crate) struct RunnersView {
     /// Most recently seen first.
     pub(crate) runners: Vec<RunnerView>,
+    /// Why none of them takes a job; null while they do.
+    pub(crate) pause: Option<PauseView>,
+}
+
+/// Why a job is where it is.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Why)]
+pub(crate) struct WhyView {
+    /// The job.
+    pub(crate) job_id: Uuid,
+    /// The weightiest first; never none.
+    pub(crate) reasons: Vec<WhyReasonView>,
+}
+
+/// One reason for which a job is where it is.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = WhyReason)]
+pub(crate) struct WhyReasonView {
+    /// A word for programs; docs/api.md lists them.
+    code: String,
+    /// A sentence for people.
+    message: String,
+    /// What would change it.
+    remedy: String,
+    /// What the sentence was made of; `since` and `until` are instants.
+    data: serde_json::Value,
+}
+
+impl From<Reason> for WhyReasonView {
+    fn from(reason: Reason) -> Self {
+        Self {
+            code: reason.code,
+            message: reason.message,
+            remedy: reason.remedy,
+            data: reason.data,
+        }
+    }
+}
+
+/// A pause of the fleet.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Pause)]
+pub(crate) struct PauseView {
+    /// Since when no job is taken.
+    #[serde(with = "time::serde::rfc3339")]
+    paused_at: OffsetDateTime,
+    /// Who paused it.
+    paused_by: String,
+    /// Why, where that was said.
+    reason: Option<String>,
+}
+
+impl From<Pause> for PauseView {
+    fn from(pause: Pause) -> Self {
+        Self {
+            paused_at: pause.at,
+            paused_by: pause.by,
+            reason: pause.reason,
+        }
+    }
+}
+
+/// The fleet's switch.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Fleet)]
+pub(crate) struct FleetView {
+    /// Whether no job is taken.
+    pub(crate) paused: bool,
+    /// Since when; null while jobs are taken, as the next two.
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub(crate) paused_at: Option<OffsetDateTime>,
+    /// Who paused it.
+    pub(crate) paused_by: Option<String>,
+    /// Why, where that was said.
+    pub(crate) reason: Option<String>,
+    /// The newest pauses and resumptions, at most 50, the newest first.
+    pub(crate) changes: Vec<FleetChangeView>,
+}
+
+/// A pause or a resumption of the fleet.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = FleetChange)]
+pub(crate) struct FleetChangeView {
+    /// When.
+    #[serde(with = "time::serde::rfc3339")]
+    at: OffsetDateTime,
+    /// `paused` or `resumed`.
+    change: String,
+    /// Who.
+    actor: String,
+    /// Why, where that was said.
+    reason: Option<String>,
+}
+
+impl From<FleetChange> for FleetChangeView {
+    fn from(change: FleetChange) -> Self {
+        Self {
+            at: change.at,
+            change: change.change,
+            actor: change.actor,
+            reason: change.reason,
+        }
+    }
 }
 
 /// What a tick did.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Tick)]
 pub(crate) struct TickView {
+    /// Gates that were decided because their time had come.
+    pub(crate) settled: u64,
     /// Jobs taken back from lost runners.
     pub(crate) recovered: u64,
     /// Queued jobs whose time to live ran out.
     pub(crate) expired: u64,
     /// Jobs that a runner took because of it.
     pub(crate) triggered: u64,
-    /// Schedules fired; none in this version.
+    /// Jobs recorded for instants of schedules.
     pub(crate) fired: u64,
 }
 

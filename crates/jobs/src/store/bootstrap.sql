@@ -14,24 +14,43 @@ begin
     execute format('grant usage on schema public to %I', role);
     execute format(
       'grant select on ops_jobs, ops_job_events, ops_job_transitions, ops_runners, ops_job_log, ops_metrics, '
-      'ops_slots, ops_schema_migrations, ops_queue_depth, ops_stalled_jobs, ops_dead_letters to %I', role
+      'ops_job_stages, ops_gates, ops_gate_approvals, ops_gate_rules, ops_open_gates, '
+      'ops_slots, ops_sweeps, ops_seals, ops_files, ops_file_garbage, ops_artifacts, ops_schema_migrations, '
+      'ops_queue_depth, ops_stalled_jobs, ops_dead_letters to %I', role
     );
   end loop;
 end
 $$;
 
 revoke execute on function
-  ops_enqueue(text, jsonb, text, int, timestamptz, int, int, int, jsonb, text),
+  ops_enqueue(text, jsonb, text, int, timestamptz, int, int, int, jsonb, text, jsonb),
   ops_abort(uuid, text),
-  ops_retry(uuid, text),
-  ops_resume(uuid, text)
+  ops_retry(uuid, text, boolean),
+  ops_approve(uuid, text, text, jsonb),
+  ops_reject(uuid, text, text, jsonb),
+  ops_decide(uuid, text, text, text, int, text, jsonb, jsonb),
+  ops_sweep_gates(text),
+  ops_stage_at_work(uuid, int),
+  ops_resume(uuid, text),
+  ops_note_sweep(text),
+  ops_seal(text),
+  ops_settle_gate(uuid, int, int),
+  ops_open_gate(ops_jobs, ops_job_stages),
+  ops_record_stages(uuid, text, jsonb, int, int)
 from public;
 
 grant execute on function
-  ops_enqueue(text, jsonb, text, int, timestamptz, int, int, int, jsonb, text),
+  ops_enqueue(text, jsonb, text, int, timestamptz, int, int, int, jsonb, text, jsonb),
   ops_abort(uuid, text),
-  ops_retry(uuid, text),
-  ops_resume(uuid, text)
+  ops_retry(uuid, text, boolean),
+  ops_approve(uuid, text, text, jsonb),
+  ops_reject(uuid, text, text, jsonb),
+  ops_decide(uuid, text, text, text, int, text, jsonb, jsonb),
+  ops_sweep_gates(text),
+  ops_stage_at_work(uuid, int),
+  ops_resume(uuid, text),
+  ops_note_sweep(text),
+  ops_seal(text)
 to ops_control_plane, ops_runner;
 
 -- The control plane records jobs, lets a runner's refusal fail one, takes lost ones back at a tick, and notes its triggers;
@@ -40,6 +59,9 @@ grant insert on ops_jobs, ops_job_events to ops_control_plane;
 grant update (status, error, lost_count, run_at, dead_lettered_at, last_trigger_at, last_trigger_outcome)
   on ops_jobs to ops_control_plane;
 grant usage on sequence ops_fence to ops_control_plane;
+-- It takes uploads in, and gives up those that come to nothing.
+grant insert, update (job_id, place, size, sha256, crc32), delete on ops_files to ops_control_plane;
+grant select, insert on ops_file_chunks to ops_control_plane;
 
 -- A runner moves jobs under its lease, writes their log, and keeps its own row; history it can only append to.
 grant insert, update on ops_jobs to ops_runner;
@@ -49,3 +71,24 @@ grant insert, update, delete on ops_runners to ops_runner;
 grant insert, update (slot_no) on ops_slots to ops_runner;
 grant insert, update on ops_metrics to ops_runner;
 grant usage on sequence ops_fence to ops_runner;
+-- It takes what attempts leave, and clears away what was broken off.
+grant insert, update (job_id, place, size, sha256, crc32), delete on ops_files to ops_runner;
+grant select, insert on ops_file_chunks to ops_runner;
+grant delete on ops_file_garbage to ops_runner;
+
+-- Schedules: the control plane makes and changes them; both fire what is due, and write and thin out the ledger.
+grant select on ops_schedules, ops_schedule_fires, ops_next_fires to ops_control_plane, ops_runner, ops_readonly;
+revoke execute on function
+  ops_pause_schedule(text, text), ops_resume_schedule(text), ops_fire_schedule(text, text)
+from public;
+grant execute on function
+  ops_pause_schedule(text, text), ops_resume_schedule(text), ops_fire_schedule(text, text)
+to ops_control_plane, ops_runner;
+grant insert, update, delete on ops_schedules to ops_control_plane;
+grant update (next_fire_at, due_at, waiting_instant, open_jobs, fault) on ops_schedules to ops_runner;
+grant insert, delete on ops_schedule_fires to ops_control_plane, ops_runner;
+
+-- The fleet: everybody reads whether it is paused, as each claim does; it is changed through the functions.
+grant select on ops_fleet, ops_fleet_changes to ops_control_plane, ops_runner, ops_readonly;
+revoke execute on function ops_pause_fleet(text), ops_resume_fleet(text) from public;
+grant execute on function ops_pause_fleet(text), ops_resume_fleet(text) to ops_control_plane;

@@ -1,5 +1,8 @@
 //! Finishing: the holder of a lease spends it to record how the attempt ended. A stale fence changes nothing.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -29,11 +32,14 @@ pub struct Unfinished {
     pub error: StoreError,
 }
 
+/// So often a job may be given back without losing an attempt; a job that is longer than every drain would else never end.
+const FREE_RELEASES: i32 = 10;
+
 /// The status that is asked for, and what goes with it.
-struct Ending {
-    to: &'static str,
-    result: Option<Value>,
-    error: Option<String>,
+pub(super) struct Ending {
+    pub(super) to: &'static str,
+    pub(super) result: Option<Value>,
+    pub(super) error: Option<String>,
 }
 
 impl Ending {
@@ -50,14 +56,16 @@ impl Ending {
 }
 
 impl Store {
-    /// Records the outcome of an attempt and gives the lease up. Asking twice for the same is harmless.
+    /// Records the outcome of an attempt and gives the lease up. Asking twice for the same is harmless. Ends that come at
+    /// the same time are committed together; it returns when its own is committed.
     ///
     /// # Errors
     /// [`Unfinished`] with the lease: [`StoreError::LeaseLost`] when it is another's by now (the attempt to write is noted
     /// as `stale_result_refused`), [`StoreError::Unavailable`] when the database did not answer (try again), and
     /// [`StoreError::Refused`] when the result cannot be stored (record a failure instead).
     pub async fn finish(&self, lease: Lease, outcome: Outcome) -> Result<Finished, Unfinished> {
-        self.record(lease.key(), &lease.runner_id, lease.backoff, outcome)
+        let ceiling = lease.backoff.ceiling(lease.stage_attempt);
+        self.record(lease.key(), &lease.runner_id, ceiling, outcome)
             .await
             .map_err(|error| Unfinished { lease, error })
     }
@@ -72,21 +80,27 @@ impl Store {
         runner_id: &str,
         outcome: Outcome,
     ) -> Result<Finished, StoreError> {
-        self.record(key, runner_id, Backoff::default(), outcome)
-            .await
+        let ceiling = Backoff::default().ceiling(key.attempt);
+        self.record(key, runner_id, ceiling, outcome).await
     }
 
     async fn record(
         &self,
         key: LeaseKey,
         runner_id: &str,
-        backoff: Backoff,
+        ceiling: Duration,
         outcome: Outcome,
     ) -> Result<Finished, StoreError> {
-        let ending = Ending::of(outcome);
+        let ending = Arc::new(Ending::of(outcome));
         let recorded = async {
-            let ended = self.persist(Again::Always, || self.end(key, runner_id, backoff, &ending));
-            match ended.await? {
+            let ended = match self.end_together(key, runner_id, &ending).await? {
+                Some(status) => Some(status),
+                None => {
+                    let alone = || self.end(key, runner_id, ceiling, &ending);
+                    self.persist(Again::Always, alone).await?
+                }
+            };
+            match ended {
                 Some(status) => Ok(status),
                 None => self.after_no_row(key, runner_id, &ending).await,
             }
@@ -104,7 +118,7 @@ impl Store {
         &self,
         key: LeaseKey,
         runner_id: &str,
-        backoff: Backoff,
+        ceiling: Duration,
         ending: &Ending,
     ) -> Result<Option<Status>, StoreError> {
         // What was asked for and what becomes of it differ only for a retry: with an abort asked for it is aborted,
@@ -122,9 +136,13 @@ impl Store {
                   when $4 = 'retry' and j.attempt < j.max_attempts then 'queued'
                   when $4 = 'retry' then 'failed'
                   when $4 = 'released' and j.abort_requested_at is not null then 'aborted'
-                  when $4 = 'released' then 'queued'
-                  else $4
-                end as next
+                  when $4 <> 'released' then $4
+                  when j.released_count < $8 then 'queued'
+                  when j.attempt < j.max_attempts then 'queued'
+                  else 'failed'
+                end as next,
+                -- given back too often: from now on it costs an attempt
+                $4 = 'released' and j.abort_requested_at is null and j.released_count >= $8 as counted
               from ops_jobs j
               where j.id = $1 and j.fence = $2 and j.status = 'running'
               for update of j
@@ -132,8 +150,11 @@ impl Store {
             update ops_jobs j
             set status = h.next,
               result = $5,
-              error = coalesce($6, j.error),
-              attempt = case when $4 = 'released' and h.next = 'queued' then j.attempt - 1 else j.attempt end,
+              error = case
+                when h.counted then format('stopping runners gave it back %s times; from now on that costs an attempt', j.released_count)
+                else coalesce($6, j.error)
+              end,
+              attempt = case when $4 = 'released' and h.next = 'queued' and not h.counted then j.attempt - 1 else j.attempt end,
               run_at = case
                 when h.next <> 'queued' then j.run_at
                 when $4 = 'released' then clock_timestamp()
@@ -152,7 +173,8 @@ impl Store {
             ending.to,
             ending.result,
             ending.error,
-            seconds(backoff.ceiling(key.attempt)),
+            seconds(ceiling),
+            FREE_RELEASES,
         )
         .fetch_optional(&self.pool)
         .await?;

@@ -1,12 +1,17 @@
 //! What handlers print, and the progress that they report: written under the lease, read by anyone.
 
+use std::time::Instant;
+
 use serde_json::Value;
+use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::Store;
 use super::persist::Again;
+use super::row::parsed;
 use crate::error::StoreError;
 use crate::lease::LeaseKey;
+use crate::state::Status;
 use crate::storable::{storable_json, storable_text};
 
 /// Some whole lines of one stream.
@@ -20,9 +25,51 @@ pub struct LogChunk {
     pub first_line: i32,
     /// How many lines.
     pub lines: i32,
+    /// When its first line was read: storing may lag behind.
+    pub came: Instant,
     /// The lines, each ended by a newline.
     pub body: String,
 }
+
+/// Some lines as they are stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogPiece {
+    /// The number of its first line within the job; where it is more than the line before and one, lines are missing.
+    pub first_seq: i64,
+    /// How many lines.
+    pub lines: i32,
+    /// When its first line was read.
+    pub at: OffsetDateTime,
+    /// The attempt that printed it.
+    pub attempt: i32,
+    /// `stdout`, `stderr`, or `runner` for the runner's own remarks.
+    pub stream: String,
+    /// The lines, each ended by a newline.
+    pub body: String,
+}
+
+impl LogPiece {
+    /// The number of its last line.
+    pub fn last_seq(&self) -> i64 {
+        self.first_seq + i64::from(self.lines) - 1
+    }
+}
+
+/// What of a job's log comes after a line: as much as is read at once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogPage {
+    /// In order. The first may begin before the line that was named.
+    pub pieces: Vec<LogPiece>,
+    /// Whether there may be more by now.
+    pub cut: bool,
+    /// Whether the job had ended when this was read.
+    pub ended: bool,
+}
+
+/// A page has at most so many pieces.
+const PAGE_PIECES: i64 = 256;
+/// A statement writes about so many bytes of log, so that the job's row is not held for long.
+const APPEND_BYTES: usize = 512 * 1024;
 
 impl Store {
     /// Appends chunks to the job's log. Writing the same chunk twice is harmless.
@@ -30,8 +77,20 @@ impl Store {
     /// # Errors
     /// [`StoreError::LeaseLost`] when the lease is another's by now.
     pub async fn append_log(&self, key: LeaseKey, chunks: &[LogChunk]) -> Result<(), StoreError> {
-        self.persist(Again::Always, || self.append_once(key, chunks))
-            .await
+        let mut rest = chunks;
+        while !rest.is_empty() {
+            let mut bytes = 0;
+            let fits = rest.iter().take_while(|chunk| {
+                let first = bytes == 0;
+                bytes += chunk.body.len() + 1;
+                first || bytes <= APPEND_BYTES
+            });
+            let (now, later) = rest.split_at(fits.count());
+            self.persist(Again::Always, || self.append_once(key, now))
+                .await?;
+            rest = later;
+        }
+        Ok(())
     }
 
     async fn append_once(&self, key: LeaseKey, chunks: &[LogChunk]) -> Result<(), StoreError> {
@@ -39,22 +98,30 @@ impl Store {
         let streams: Vec<String> = chunks.iter().map(|chunk| chunk.stream.to_owned()).collect();
         let first_lines: Vec<i32> = chunks.iter().map(|chunk| chunk.first_line).collect();
         let lines: Vec<i32> = chunks.iter().map(|chunk| chunk.lines).collect();
+        let ages: Vec<f64> = chunks
+            .iter()
+            .map(|chunk| chunk.came.elapsed().as_secs_f64())
+            .collect();
         let bodies: Vec<String> = chunks
             .iter()
             .map(|chunk| storable_text(&chunk.body, usize::MAX))
             .collect();
+        // Holding the row keeps the lines of a claim before those of the next, and before the job's end.
         let holds = sqlx::query_scalar!(
             r#"
             with held as materialized (
-              select id, fence, attempt from ops_jobs where id = $1 and fence = $2 and status = 'running'
+              select id, fence, attempt from ops_jobs where id = $1 and fence = $2 and status = 'running' for share
             ),
             written as (
-              insert into ops_job_log (job_id, fence, attempt, chunk, stream, first_line, lines, body)
-              select h.id, h.fence, h.attempt, c.chunk, c.stream, c.first_line, c.lines, c.body
+              insert into ops_job_log (job_id, fence, attempt, chunk, stream, first_line, lines, at, body)
+              select
+                h.id, h.fence, h.attempt, c.chunk, c.stream, c.first_line, c.lines,
+                clock_timestamp() - make_interval(secs => c.age), c.body
               from held h
-              cross join unnest($3::int[], $4::text[], $5::int[], $6::int[], $7::text[])
-                as c (chunk, stream, first_line, lines, body)
-              on conflict do nothing
+              cross join unnest($3::int[], $4::text[], $5::int[], $6::int[], $7::float8[], $8::text[])
+                as c (chunk, stream, first_line, lines, age, body)
+              order by c.chunk
+              on conflict (job_id, fence, chunk) do nothing
             )
             select exists (select from held) as "holds!"
             "#,
@@ -64,6 +131,7 @@ impl Store {
             &streams,
             &first_lines,
             &lines,
+            &ages,
             &bodies,
         )
         .fetch_one(&self.pool)
@@ -75,65 +143,145 @@ impl Store {
         }
     }
 
-    /// Keeps the handler's last progress on the row and each report as an event.
+    /// Writes reports as events, in their order, and keeps the last progress among them on the row.
     ///
     /// # Errors
     /// [`StoreError::LeaseLost`] when the lease is another's by now.
-    pub async fn report_progress(
+    pub async fn report(
         &self,
         key: LeaseKey,
-        kind: ProgressKind,
-        data: Value,
+        reports: Vec<(ProgressKind, Value)>,
     ) -> Result<(), StoreError> {
-        let (kind, keep) = match kind {
-            ProgressKind::Progress => ("progress", true),
-            ProgressKind::Refused => ("progress_refused", false),
-            ProgressKind::Warning => ("warning", false),
-        };
-        let written = sqlx::query!(
+        let (kinds, data): (Vec<String>, Vec<Value>) = reports
+            .into_iter()
+            .map(|(kind, data)| (kind.word().to_owned(), storable_json(data)))
+            .unzip();
+        // What may have been reported is not reported twice.
+        self.persist(Again::Undone, || self.report_once(key, &kinds, &data))
+            .await
+    }
+
+    async fn report_once(
+        &self,
+        key: LeaseKey,
+        kinds: &[String],
+        data: &[Value],
+    ) -> Result<(), StoreError> {
+        let written = sqlx::query_scalar!(
             r#"
-            with held as materialized (
+            with reports as materialized (
+              select r.kind, r.data, r.place
+              from unnest($3::text[], $4::jsonb[]) with ordinality as r (kind, data, place)
+            ),
+            held as materialized (
               update ops_jobs
-              set progress = case when $4 then $3 else progress end
+              set progress = coalesce(
+                (select r.data from reports r where r.kind = 'progress' order by r.place desc limit 1), progress
+              )
               where id = $1 and fence = $2 and status = 'running'
               returning id, attempt, runner_id
+            ),
+            written as (
+              insert into ops_job_events (job_id, kind, attempt, runner_id, actor, data)
+              select h.id, r.kind, h.attempt, h.runner_id, 'runner:' || h.runner_id, r.data
+              from held h
+              cross join reports r
+              order by r.place
             )
-            insert into ops_job_events (job_id, kind, attempt, runner_id, actor, data)
-            select id, $5, attempt, runner_id, 'runner:' || runner_id, $3 from held
+            select exists (select from held) as "holds!"
             "#,
             key.job_id,
             key.fence,
-            storable_json(data),
-            keep,
-            kind,
+            kinds,
+            data,
         )
-        .execute(&self.pool)
+        .fetch_one(&self.pool)
         .await?;
-        if written.rows_affected() == 1 {
+        if written {
             Ok(())
         } else {
             Err(StoreError::LeaseLost(key.job_id))
         }
     }
 
-    /// The job's whole log as text, attempts in order; `None` for an unknown job.
+    /// What comes after line number `after` of the job's log, attempts in order, up to the piece that reaches
+    /// `most_bytes`; `None` for an unknown job.
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn log(&self, job_id: Uuid) -> Result<Option<String>, StoreError> {
-        let text = sqlx::query_scalar!(
+    pub async fn log_page(
+        &self,
+        job_id: Uuid,
+        after: i64,
+        most_bytes: i64,
+    ) -> Result<Option<LogPage>, StoreError> {
+        self.persist(Again::Always, || {
+            self.log_page_once(job_id, after, most_bytes)
+        })
+        .await
+    }
+
+    async fn log_page_once(
+        &self,
+        job_id: Uuid,
+        after: i64,
+        most_bytes: i64,
+    ) -> Result<Option<LogPage>, StoreError> {
+        let rows = sqlx::query!(
             r#"
-            select coalesce(
-              (select string_agg(l.body, '' order by l.fence, l.chunk) from ops_job_log l where l.job_id = j.id), ''
-            ) as "text!"
+            select
+              j.status, l.first_seq as "first_seq?", l.lines as "lines?", l.at as "at?", l.attempt as "attempt?",
+              l.stream as "stream?", l.body as "body?"
             from ops_jobs j
+            left join lateral (
+              select p.*
+              from (
+                select
+                  c.first_seq, c.lines, c.at, c.attempt, c.stream, c.body, octet_length(c.body) as bytes,
+                  sum(octet_length(c.body)) over (order by c.first_seq) as bytes_so_far
+                from ops_job_log c
+                where c.job_id = j.id
+                  -- the piece that the line after stands in, which may begin before it
+                  and c.first_seq >= coalesce(
+                    (select max(b.first_seq) from ops_job_log b where b.job_id = j.id and b.first_seq <= $2::bigint + 1), 0
+                  )
+                  and c.first_seq + c.lines > $2::bigint + 1
+                order by c.first_seq
+                limit $3
+              ) p
+              where p.bytes_so_far - p.bytes < $4::bigint
+              order by p.first_seq
+            ) l on true
             where j.id = $1
+            order by l.first_seq
             "#,
             job_id,
+            after,
+            PAGE_PIECES,
+            most_bytes,
         )
-        .fetch_optional(&self.pool)
+        .fetch_all(&self.pool)
         .await?;
-        Ok(text)
+        let Some(first) = rows.first() else {
+            return Ok(None);
+        };
+        let ended = parsed::<Status>(&first.status, "status", job_id)?.is_terminal();
+        let pieces: Vec<LogPiece> = rows
+            .into_iter()
+            .filter_map(|row| {
+                Some(LogPiece {
+                    first_seq: row.first_seq?,
+                    lines: row.lines?,
+                    at: row.at?,
+                    attempt: row.attempt?,
+                    stream: row.stream?,
+                    body: row.body?,
+                })
+            })
+            .collect();
+        let bytes: usize = pieces.iter().map(|piece| piece.body.len()).sum();
+        let cut = pieces.len() as i64 >= PAGE_PIECES || bytes as i64 >= most_bytes;
+        Ok(Some(LogPage { pieces, cut, ended }))
     }
 }
 
@@ -146,4 +294,14 @@ pub enum ProgressKind {
     Refused,
     /// A remark of the runner: an event `warning`.
     Warning,
+}
+
+impl ProgressKind {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Progress => "progress",
+            Self::Refused => "progress_refused",
+            Self::Warning => "warning",
+        }
+    }
 }

@@ -4,6 +4,7 @@ use sqlx::postgres::PgDatabaseError;
 use uuid::Uuid;
 
 use super::Store;
+use super::persist::Again;
 use crate::error::StoreError;
 use crate::state::Status;
 
@@ -14,6 +15,36 @@ pub enum AbortAnswer {
     Aborted,
     /// It runs: its runner was asked to stop it.
     Requested,
+}
+
+/// What a person asks for, by a function of the schema.
+#[derive(Clone, Copy, Debug)]
+enum Wish {
+    Abort,
+    Retry,
+    RetryFromStart,
+    Resume,
+}
+
+/// Where the retry of a job with stages begins.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RetryFrom {
+    /// At the stage that failed, or was aborted; those before it keep their results.
+    #[default]
+    FailedStage,
+    /// At the first.
+    Start,
+}
+
+impl Wish {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Abort => "abort",
+            Self::Retry => "retry",
+            Self::RetryFromStart => "retry_from_start",
+            Self::Resume => "resume",
+        }
+    }
 }
 
 impl Store {
@@ -27,22 +58,12 @@ impl Store {
         actor: &str,
         reason: Option<&str>,
     ) -> Result<AbortAnswer, StoreError> {
-        let answer = sqlx::query_scalar!(
-            r#"
-            with acting as materialized (select set_config('ops.actor', $1, true) as actor)
-            select ops_abort($2, $3) as "answer!" from acting where actor is not null
-            "#,
-            actor,
-            id,
-            reason,
-        )
-        .fetch_one(&self.pool)
-        .await;
-        match answer {
-            Ok(answer) if answer == "aborted" => Ok(AbortAnswer::Aborted),
-            Ok(_) => Ok(AbortAnswer::Requested),
-            Err(error) => Err(self.explain(id, error).await),
-        }
+        let answer = self.ask(Wish::Abort, id, actor, reason).await?;
+        Ok(if answer == "aborted" {
+            AbortAnswer::Aborted
+        } else {
+            AbortAnswer::Requested
+        })
     }
 
     /// Queues a failed or aborted job again with a fresh attempt budget.
@@ -55,46 +76,82 @@ impl Store {
         actor: &str,
         reason: Option<&str>,
     ) -> Result<(), StoreError> {
-        let answer = sqlx::query_scalar!(
-            r#"
-            with acting as materialized (select set_config('ops.actor', $1, true) as actor)
-            select ops_retry($2, $3) as "answer!" from acting where actor is not null
-            "#,
-            actor,
-            id,
-            reason,
-        )
-        .fetch_one(&self.pool)
-        .await;
-        match answer {
-            Ok(_) => Ok(()),
-            Err(error) => Err(self.explain(id, error).await),
-        }
+        self.retry_from(id, RetryFrom::default(), actor, reason)
+            .await
     }
 
-    /// Lets a held job go on: queued again, with one more attempt if none was left.
+    /// As [`Store::retry`], and says where a job with stages begins.
     ///
     /// # Errors
-    /// [`StoreError::NotFound`]; [`StoreError::WrongStatus`] when it is not held.
+    /// As [`Store::retry`].
+    pub async fn retry_from(
+        &self,
+        id: Uuid,
+        from: RetryFrom,
+        actor: &str,
+        reason: Option<&str>,
+    ) -> Result<(), StoreError> {
+        let wish = match from {
+            RetryFrom::FailedStage => Wish::Retry,
+            RetryFrom::Start => Wish::RetryFromStart,
+        };
+        self.ask(wish, id, actor, reason).await.map(drop)
+    }
+
+    /// Lets a job go on that waits: held after its runner was lost (with one more attempt if none was left), or rejected
+    /// at a gate (the stage is run again).
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`]; [`StoreError::WrongStatus`] when it is neither.
     pub async fn resume(
         &self,
         id: Uuid,
         actor: &str,
         reason: Option<&str>,
     ) -> Result<(), StoreError> {
+        self.ask(Wish::Resume, id, actor, reason).await.map(drop)
+    }
+
+    async fn ask(
+        &self,
+        wish: Wish,
+        id: Uuid,
+        actor: &str,
+        reason: Option<&str>,
+    ) -> Result<String, StoreError> {
+        // Not after a connection that broke: it may have been done, and would then be refused.
+        self.persist(Again::Undone, || self.ask_once(wish, id, actor, reason))
+            .await
+    }
+
+    async fn ask_once(
+        &self,
+        wish: Wish,
+        id: Uuid,
+        actor: &str,
+        reason: Option<&str>,
+    ) -> Result<String, StoreError> {
         let answer = sqlx::query_scalar!(
             r#"
             with acting as materialized (select set_config('ops.actor', $1, true) as actor)
-            select ops_resume($2, $3) as "answer!" from acting where actor is not null
+            select case $4
+              when 'abort' then ops_abort($2, $3)
+              when 'retry' then ops_retry($2, $3)
+              when 'retry_from_start' then ops_retry($2, $3, from_start => true)
+              when 'resume' then ops_resume($2, $3)
+            end as "answer!"
+            from acting
+            where actor is not null
             "#,
             actor,
             id,
             reason,
+            wish.as_str(),
         )
         .fetch_one(&self.pool)
         .await;
         match answer {
-            Ok(_) => Ok(()),
+            Ok(answer) => Ok(answer),
             Err(error) => Err(self.explain(id, error).await),
         }
     }
@@ -104,6 +161,11 @@ impl Store {
     /// # Errors
     /// When the database does not answer.
     pub async fn refuse(&self, id: Uuid, actor: &str, why: &str) -> Result<bool, StoreError> {
+        self.persist(Again::Undone, || self.refuse_once(id, actor, why))
+            .await
+    }
+
+    async fn refuse_once(&self, id: Uuid, actor: &str, why: &str) -> Result<bool, StoreError> {
         let refused = sqlx::query!(
             r#"
             with acting as materialized (select set_config('ops.actor', $1, true) as actor)
@@ -126,6 +188,18 @@ impl Store {
     /// # Errors
     /// [`StoreError::NotFound`]; [`StoreError::Refused`] for a kind that only a transition writes.
     pub async fn note(
+        &self,
+        id: Uuid,
+        actor: &str,
+        kind: &str,
+        data: &serde_json::Value,
+    ) -> Result<(), StoreError> {
+        // What may have been noted is not noted twice.
+        self.persist(Again::Undone, || self.note_once(id, actor, kind, data))
+            .await
+    }
+
+    async fn note_once(
         &self,
         id: Uuid,
         actor: &str,
@@ -170,7 +244,7 @@ impl Store {
     }
 }
 
-fn code_of(error: &sqlx::Error) -> Option<&str> {
+pub(super) fn code_of(error: &sqlx::Error) -> Option<&str> {
     error
         .as_database_error()
         .and_then(|db| db.try_downcast_ref::<PgDatabaseError>())

@@ -14,6 +14,9 @@ use crate::job::{Event, Job};
 use crate::name::Name;
 use crate::state::Status;
 
+/// A list ends early once its texts have so many bytes, however few its rows are: whoever reads it holds it in memory whole.
+const PAGE_BYTES: i64 = 8 * 1024 * 1024;
+
 /// Which jobs a list holds. `None` means any.
 #[derive(Clone, Debug, PartialEq)]
 pub struct JobFilter {
@@ -35,7 +38,7 @@ pub struct JobFilter {
     pub created_before: Option<OffsetDateTime>,
     /// Only those older than this one: where the page before ended.
     pub before: Option<Uuid>,
-    /// At most so many.
+    /// At most so many; fewer where they are large.
     pub limit: i64,
     /// From when on a silent running job is stalled.
     pub stall_after: Duration,
@@ -109,7 +112,8 @@ impl Store {
             .as_ref()
             .map(|(name, value)| json!({ name: value }));
         // Ids sort by creation, so that the primary key serves the order; the status filters have
-        // their own small indexes. One row more than asked for tells whether there is a next page.
+        // their own small indexes. One row more than asked for, or than fits, tells whether there is a next page. It is
+        // beyond when those before it fill the page; then the ones after it are not sent at all.
         let rows = sqlx::query_as!(
             JobRow,
             r#"
@@ -118,19 +122,34 @@ impl Store {
               (status = 'running' and heartbeat_at < clock_timestamp() - make_interval(secs => $11)) as "stalled!",
               priority, payload, result, error, attempt, max_attempts, run_at, expires_at, timeout_seconds,
               idempotency_key, labels, runner_id, lease_expires_at, heartbeat_at, fence, progress, abort_requested_at,
-              dead_lettered_at, created_by, created_at, started_at, finished_at, updated_at
-            from ops_jobs
-            where ($1::uuid[] is null or id = any($1))
-              and ($2::text is null or status = $2)
-              and ($3::text is null or job_type = $3)
-              and ($4::text is null or queue = $4)
-              and ($5::jsonb is null or (labels <> '{}' and labels @> $5))
-              and (not $6::boolean or (status = 'running' and heartbeat_at < clock_timestamp() - make_interval(secs => $11)))
-              and ($7::timestamptz is null or created_at >= $7)
-              and ($8::timestamptz is null or created_at < $8)
-              and ($9::uuid is null or id < $9)
+              dead_lettered_at, created_by, created_at, started_at, finished_at, updated_at, stage_no, stage_type,
+              (bytes_before >= $12) as "beyond!"
+            from (
+              select
+                page.*,
+                coalesce(sum(bytes) over (order by id desc rows between unbounded preceding and 1 preceding), 0) as bytes_before,
+                coalesce(sum(bytes) over (order by id desc rows between unbounded preceding and 2 preceding), 0) as bytes_before_last
+              from (
+                select
+                  *,
+                  octet_length(payload::text) + coalesce(octet_length(result::text), 0) + coalesce(octet_length(error), 0)
+                    + coalesce(octet_length(progress::text), 0) as bytes
+                from ops_jobs
+                where ($1::uuid[] is null or id = any($1))
+                  and ($2::text is null or status = $2)
+                  and ($3::text is null or job_type = $3)
+                  and ($4::text is null or queue = $4)
+                  and ($5::jsonb is null or (labels <> '{}' and labels @> $5))
+                  and (not $6::boolean or (status = 'running' and heartbeat_at < clock_timestamp() - make_interval(secs => $11)))
+                  and ($7::timestamptz is null or created_at >= $7)
+                  and ($8::timestamptz is null or created_at < $8)
+                  and ($9::uuid is null or id < $9)
+                order by id desc
+                limit $10
+              ) page
+            ) sized
+            where bytes_before_last < $12
             order by id desc
-            limit $10
             "#,
             filter.ids.as_deref(),
             filter.status.map(Status::as_str),
@@ -143,16 +162,18 @@ impl Store {
             filter.before,
             filter.limit + 1,
             seconds(filter.stall_after),
+            PAGE_BYTES,
         )
         .fetch_all(&self.pool)
         .await?;
-        let mut jobs = rows
+        let wanted = usize::try_from(filter.limit).unwrap_or(0);
+        let more = rows.len() > wanted || rows.last().is_some_and(|row| row.beyond);
+        let jobs = rows
             .into_iter()
+            .filter(|row| !row.beyond)
+            .take(wanted)
             .map(Job::try_from)
             .collect::<Result<Vec<_>, _>>()?;
-        let wanted = usize::try_from(filter.limit).unwrap_or(0);
-        let more = jobs.len() > wanted;
-        jobs.truncate(wanted);
         let next = if more {
             jobs.last().map(|job| job.id)
         } else {
@@ -161,7 +182,8 @@ impl Store {
         Ok(Page { jobs, next })
     }
 
-    /// The job's events after number `after`, in order, at most `limit`; empty for an unknown job.
+    /// The job's events after number `after`, in order, at most `limit` and fewer where they are large; empty only when
+    /// there is none, or for an unknown job.
     ///
     /// # Errors
     /// When the database does not answer.
@@ -185,14 +207,27 @@ impl Store {
             EventRow,
             r#"
             select job_id, seq, at, kind, attempt, runner_id, actor, data
-            from ops_job_events
-            where job_id = $1 and seq > $2
+            from (
+              select
+                page.*,
+                coalesce(
+                  sum(octet_length(data::text)) over (order by seq rows between unbounded preceding and 1 preceding), 0
+                ) as bytes_before
+              from (
+                select *
+                from ops_job_events
+                where job_id = $1 and seq > $2
+                order by seq
+                limit $3
+              ) page
+            ) sized
+            where bytes_before < $4
             order by seq
-            limit $3
             "#,
             job_id,
             after,
             limit,
+            PAGE_BYTES,
         )
         .fetch_all(&self.pool)
         .await?;

@@ -5,7 +5,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::error::StoreError;
-use crate::job::{Event, Job};
+use crate::job::{CurrentStage, Event, Job};
 
 /// A row of `ops_jobs` as the queries give it.
 pub(super) struct JobRow {
@@ -37,13 +37,25 @@ pub(super) struct JobRow {
     pub(super) started_at: Option<OffsetDateTime>,
     pub(super) finished_at: Option<OffsetDateTime>,
     pub(super) updated_at: OffsetDateTime,
+    /// In a list: no longer of the page, but proof that there is a next one.
+    pub(super) beyond: bool,
+    pub(super) stage_no: Option<i32>,
+    pub(super) stage_type: Option<String>,
 }
 
 impl TryFrom<JobRow> for Job {
     type Error = StoreError;
 
     fn try_from(row: JobRow) -> Result<Self, StoreError> {
+        let stage = match (row.stage_no, row.stage_type) {
+            (Some(no), Some(job_type)) => Some(CurrentStage {
+                no,
+                job_type: parsed(&job_type, "stage_type", row.id)?,
+            }),
+            _ => None,
+        };
         Ok(Self {
+            stage,
             id: row.id,
             job_type: parsed(&row.job_type, "job_type", row.id)?,
             queue: parsed(&row.queue, "queue", row.id)?,

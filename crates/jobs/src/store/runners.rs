@@ -1,15 +1,17 @@
 //! The runners' own account of themselves, and the guard that lets one process at a time bear a RUNNER_ID.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::Serialize;
+use serde_json::json;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::persist::Again;
 use super::{Store, seconds};
 use crate::error::StoreError;
-use crate::lease::RunnerIdentity;
+use crate::lease::{RunnerIdentity, TypeTerms};
 
 /// What a runner says of itself.
 #[derive(Clone, Copy, Debug)]
@@ -26,6 +28,10 @@ pub struct RunnerReport<'a> {
     pub slots_used: i32,
     /// Whether it takes no more because it is shutting down.
     pub draining: bool,
+    /// How often it looks for due jobs by itself; `None`: never.
+    pub poll: Option<Duration>,
+    /// The terms of its job types; their limits over the fleet are told.
+    pub types: &'a [TypeTerms],
 }
 
 /// A runner as the fleet knows it.
@@ -113,10 +119,15 @@ impl Store {
         dead: Option<Uuid>,
         silence: Option<Duration>,
     ) -> Result<bool, StoreError> {
+        let limits: BTreeMap<&str, i32> = report
+            .types
+            .iter()
+            .filter_map(|terms| Some((terms.job_type.as_str(), terms.concurrency?)))
+            .collect();
         let written = sqlx::query!(
             r#"
-            insert into ops_runners as r (id, boot_id, version, job_types, slots_total, slots_used, draining)
-            values ($1, $2, $3, $4, $5, $6, $7)
+            insert into ops_runners as r (id, boot_id, version, job_types, slots_total, slots_used, draining, poll_seconds, type_limits)
+            values ($1, $2, $3, $4, $5, $6, $7, $10, $11)
             on conflict (id) do update
             set boot_id = excluded.boot_id,
               version = excluded.version,
@@ -124,6 +135,8 @@ impl Store {
               slots_total = excluded.slots_total,
               slots_used = excluded.slots_used,
               draining = excluded.draining,
+              poll_seconds = excluded.poll_seconds,
+              type_limits = excluded.type_limits,
               started_at = case when r.boot_id = excluded.boot_id then r.started_at else clock_timestamp() end,
               last_seen_at = clock_timestamp()
             where r.boot_id = excluded.boot_id
@@ -139,6 +152,8 @@ impl Store {
             report.draining,
             dead,
             silence.map(seconds),
+            report.poll.map_or(0.0, seconds),
+            json!(limits),
         )
         .execute(&self.pool)
         .await?;

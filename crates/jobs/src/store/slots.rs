@@ -5,7 +5,8 @@ use std::time::Instant;
 
 use uuid::Uuid;
 
-use super::claim::{ClaimRequest, ClaimedRow, leased};
+use super::claim::ClaimRequest;
+use super::take::{ClaimedRow, leased};
 use super::{Store, seconds};
 use crate::error::StoreError;
 use crate::lease::{LeasedJob, TypeTerms};
@@ -23,11 +24,16 @@ impl Store {
             .claim_limited(request, terms, concurrency, id, limit)
             .await?;
         let all = i64::try_from(taken.len()).is_ok_and(|taken| taken >= limit);
-        if all || !self.add_missing_slots(terms, concurrency).await? {
+        let alone = taken.iter().any(|leased| leased.alone);
+        if all || alone || !self.add_missing_slots(terms, concurrency).await? {
             return Ok(taken);
         }
         // The type was never claimed before, or its limit has been raised.
         let mut taken = taken;
+        let request = ClaimRequest {
+            at_work: request.at_work + taken.len(),
+            ..request
+        };
         let rest = limit - i64::try_from(taken.len()).unwrap_or(limit);
         taken.extend(
             self.claim_limited(request, terms, concurrency, id, rest)
@@ -45,22 +51,25 @@ impl Store {
         limit: i64,
     ) -> Result<Vec<LeasedJob>, StoreError> {
         let sent = Instant::now();
-        // Slots before jobs, so that a full type locks no job; and no slot is locked while nothing is due.
+        // Slots before jobs, so that a full type locks no job; and no slot is locked while nothing is due,
+        // or while the fleet is paused: without a slot nothing is taken.
         let rows = sqlx::query_as!(
             ClaimedRow,
             r#"
             with acting as materialized (
-              select set_config('ops.actor', 'runner:' || $1, true) as actor
+              select set_config('ops.actor', 'runner:' || $1, true) as actor, set_config('ops.stages', 'on', true) as stages
             ),
             free as materialized (
               select s.slot_no
               from ops_slots s
               where s.job_type = $3
+                and not exists (select from ops_fleet f where f.paused_at is not null)
                 and s.slot_no <= $10
                 and s.job_id is null
                 and exists (
                   select from ops_jobs j
-                  where j.status = 'queued' and j.run_at <= now() and j.job_type = $3
+                  where j.status = 'queued' and j.run_at <= now()
+                    and coalesce(j.stage_type, j.job_type) = $3 and (j.stage_no is null or $12)
                     and (j.expires_at is null or j.expires_at > now())
                     and ($6::uuid is null or j.id = $6)
                 )
@@ -68,17 +77,56 @@ impl Store {
               limit $7
               for update of s skip locked
             ),
-            due as materialized (
+            head as materialized (
+              select j.id, j.lost_count > 0 as alone, j.run_at < now() - interval '10 seconds' as overdue
+              from ops_jobs j
+              where $6::uuid is null
+                and j.status = 'queued'
+                and j.claim_order is not null
+                and j.run_at <= now()
+                and coalesce(j.stage_type, j.job_type) = $3
+                and (j.stage_no is null or $12)
+                and (j.expires_at is null or j.expires_at > now())
+                and exists (select from free)
+              order by j.claim_order, j.id
+              limit 1
+              for update of j skip locked
+            ),
+            first as materialized (
               select j.id
               from ops_jobs j
-              where j.status = 'queued'
+              where $6::uuid is null
+                and j.status = 'queued'
+                and j.claim_order is not null
                 and j.run_at <= now()
-                and j.job_type = $3
+                and coalesce(j.stage_type, j.job_type) = $3
+                and (j.stage_no is null or $12)
                 and (j.expires_at is null or j.expires_at > now())
-                and ($6::uuid is null or j.id = $6)
-              order by j.priority desc, j.run_at, j.id
+                and j.lost_count = 0
+                and not exists (select from head h where h.alone and (h.overdue or $11))
+              order by j.claim_order, j.id
               limit (select count(*) from free)
               for update of j skip locked
+            ),
+            named as materialized (
+              select j.id
+              from ops_jobs j
+              where j.id = $6
+                and j.status = 'queued'
+                and j.run_at <= now()
+                and coalesce(j.stage_type, j.job_type) = $3
+                and (j.stage_no is null or $12)
+                and (j.expires_at is null or j.expires_at > now())
+                and (j.lost_count = 0 or $11)
+                and exists (select from free)
+              for update of j skip locked
+            ),
+            due as materialized (
+              select f.id from first f
+              union all
+              select h.id from head h where h.alone and $11
+              union all
+              select n.id from named n
             ),
             placed as materialized (
               select d.id, f.slot_no
@@ -91,14 +139,16 @@ impl Store {
               boot_id = $2,
               slot_no = p.slot_no,
               lease_expires_at = clock_timestamp() + make_interval(secs => $8),
-              max_attempts = case when j.max_attempts_by_type then $4 else j.max_attempts end,
+              max_attempts = case when j.max_attempts_by_type then least(1000, j.attempt + $4) else j.max_attempts end,
               max_attempts_by_type = false,
               timeout_seconds = coalesce(j.timeout_seconds, $5),
               on_lost = $9
             from placed p, acting a
-            where j.id = p.id and a.actor is not null
+            where j.id = p.id and a.actor is not null and a.stages is not null
             returning
-              j.id, j.job_type, j.payload, j.attempt, j.max_attempts, j.timeout_seconds, j.fence, j.started_at
+              j.id, coalesce(j.stage_type, j.job_type) as "job_type!", j.payload, j.attempt, j.max_attempts, j.timeout_seconds,
+              j.fence, j.started_at, j.lost_count > 0 as "alone!", j.stage_no,
+              case when j.stage_no is not null then ops_stage_at_work(j.id, j.stage_no) end as stage
             "#,
             request.runner.id,
             request.runner.boot_id,
@@ -110,6 +160,8 @@ impl Store {
             seconds(request.lease),
             terms.on_lost.as_str(),
             concurrency,
+            request.at_work == 0,
+            request.stages,
         )
         .fetch_all(&self.pool)
         .await?;

@@ -1,14 +1,19 @@
-//! Recording jobs: one statement for one job or a thousand, all or none.
+//! Recording jobs: one statement for one job or a thousand. A batch is recorded all or none; jobs that different callers
+//! ask for at the same time share a statement and nothing else.
 
+use futures_util::future::{BoxFuture, join_all};
 use serde_json::Value;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::Store;
+use super::group::Settle;
 use super::persist::Again;
 use super::row::JobRow;
 use crate::error::StoreError;
+use crate::file::Inputs;
 use crate::job::{Job, NewJob};
+use crate::storable::weight;
 
 /// The answer to a submit under an idempotency key.
 #[derive(Clone, Debug, PartialEq)]
@@ -28,14 +33,58 @@ impl Submitted {
     }
 }
 
+/// A request to record a job, and who makes it.
+pub(super) type Asked = (NewJob, String);
+/// `None`: its key is taken.
+pub(super) type Recorded = Result<Option<Job>, StoreError>;
+
 impl Store {
-    /// Records a job, with its first event, in one statement.
+    /// Records a job, with its first event, and hints to the runners that it is there. Jobs that are recorded at the same
+    /// time are committed together; each has its own answer.
     ///
     /// # Errors
     /// [`StoreError::IdempotencyConflict`] when the key stands for another request.
     pub async fn submit(&self, new: NewJob, created_by: &str) -> Result<Submitted, StoreError> {
-        let request = std::slice::from_ref(&new);
-        if let Some(job) = self.insert(request, created_by).await?.pop() {
+        let submitted = self.submit_quietly(new, created_by).await?;
+        if let Submitted::Created(job) = &submitted {
+            self.hint_at([job]);
+        }
+        Ok(submitted)
+    }
+
+    /// The same without a hint: for whoever tells a runner in another way.
+    ///
+    /// # Errors
+    /// As [`Store::submit`].
+    pub async fn submit_quietly(
+        &self,
+        new: NewJob,
+        created_by: &str,
+    ) -> Result<Submitted, StoreError> {
+        self.submit_with(new, &Inputs::default(), created_by).await
+    }
+
+    /// As [`Store::submit_quietly`], and gives the job the files that were uploaded for it, in the same statement, which it
+    /// then shares with no other.
+    ///
+    /// # Errors
+    /// As [`Store::submit`]; files that no job was recorded for are left to [`Store::discard_files`] or the sweep.
+    pub async fn submit_with(
+        &self,
+        new: NewJob,
+        inputs: &Inputs,
+        created_by: &str,
+    ) -> Result<Submitted, StoreError> {
+        if !new.stages.is_empty() {
+            return self.submit_staged(&new, inputs, created_by).await;
+        }
+        let asked = (new.clone(), created_by.to_owned());
+        let recorded = if *inputs == Inputs::default() {
+            self.insert_together(asked).await?
+        } else {
+            self.insert(&[asked], inputs).await?.pop()
+        };
+        if let Some(job) = recorded {
             return Ok(Submitted::Created(job));
         }
         let Some(key) = &new.idempotency_key else {
@@ -43,7 +92,7 @@ impl Store {
                 "an insert without a key gave no row".into(),
             ));
         };
-        let found = self.persist(Again::Always, || self.find_by_key(key, &new));
+        let found = self.persist(Again::Always, || self.find_by_key(key, &new, inputs));
         let (id, same) = found.await?;
         if same {
             self.require(id).await.map(Submitted::Replayed)
@@ -66,32 +115,91 @@ impl Store {
                 "a batch takes no idempotency keys".to_owned(),
             ));
         }
-        self.insert(jobs, created_by).await
+        if jobs.iter().any(|job| !job.stages.is_empty()) {
+            return self.submit_staged_batch(jobs, created_by).await;
+        }
+        let asked: Vec<Asked> = jobs
+            .iter()
+            .map(|job| (job.clone(), created_by.to_owned()))
+            .collect();
+        let recorded = self.insert(&asked, &Inputs::default()).await?;
+        self.hint_at(&recorded);
+        Ok(recorded)
     }
 
-    async fn insert(&self, jobs: &[NewJob], created_by: &str) -> Result<Vec<Job>, StoreError> {
+    async fn insert_together(&self, asked: Asked) -> Recorded {
+        let weight = weight(&asked.0.payload);
+        let settle = || {
+            let store = self.clone();
+            let settle = move |asked: Vec<Asked>| -> BoxFuture<'static, _> {
+                let store = store.clone();
+                Box::pin(async move { store.insert_group(asked).await })
+            };
+            Box::new(settle) as Settle<Asked, Recorded>
+        };
+        let recorded = self.submitting.ask(asked, weight, settle).await;
+        recorded.unwrap_or_else(|| Err(StoreError::Internal("a group broke down".into())))
+    }
+
+    /// Records what is asked for together, but for this: what bears a key may be asked again after any failure, the rest may
+    /// not, so they go apart.
+    async fn insert_group(&self, asked: Vec<Asked>) -> Vec<Recorded> {
+        let places: Vec<bool> = asked.iter().map(has_key).collect();
+        let (keyed, others): (Vec<Asked>, Vec<Asked>) = asked.into_iter().partition(has_key);
+        let (keyed, others) = tokio::join!(self.insert_alike(&keyed), self.insert_alike(&others));
+        let (mut keyed, mut others) = (keyed.into_iter(), others.into_iter());
+        let next = |has_key| if has_key { keyed.next() } else { others.next() };
+        places.into_iter().filter_map(next).collect()
+    }
+
+    /// Where they are refused together each is asked for alone, so that one cannot fail the others.
+    async fn insert_alike(&self, asked: &[Asked]) -> Vec<Recorded> {
+        if asked.is_empty() {
+            return Vec::new();
+        }
+        match self.insert(asked, &Inputs::default()).await {
+            Ok(jobs) => in_their_places(asked, jobs),
+            Err(StoreError::Unavailable(cause)) if asked.len() > 1 && !is_contended(&cause) => {
+                // Nothing is known of the group, so nothing of it may be asked again here.
+                let text = cause.to_string();
+                let unavailable = || StoreError::Unavailable(sqlx::Error::Protocol(text.clone()));
+                asked.iter().map(|_| Err(unavailable())).collect()
+            }
+            Err(error) if asked.len() == 1 => vec![Err(error)],
+            Err(_) => {
+                let alone = asked.chunks(1).map(async |one| {
+                    let recorded = self.insert(one, &Inputs::default()).await;
+                    recorded.map(|jobs| jobs.into_iter().next())
+                });
+                join_all(alone).await
+            }
+        }
+    }
+
+    async fn insert(&self, asked: &[Asked], inputs: &Inputs) -> Result<Vec<Job>, StoreError> {
         // Under a key the second time finds what the first may have recorded.
-        let again = if jobs.iter().all(|job| job.idempotency_key.is_some()) {
+        let again = if asked.iter().all(has_key) {
             Again::Always
         } else {
             Again::Undone
         };
-        self.persist(again, || self.insert_once(jobs, created_by))
+        self.persist(again, || self.insert_once(asked, inputs))
             .await
     }
 
-    async fn insert_once(&self, jobs: &[NewJob], created_by: &str) -> Result<Vec<Job>, StoreError> {
-        let job_types: Vec<String> = jobs.iter().map(|job| job.job_type.to_string()).collect();
-        let payloads: Vec<Value> = jobs.iter().map(|job| job.payload.clone()).collect();
-        let queues: Vec<String> = jobs.iter().map(|job| job.queue.to_string()).collect();
-        let priorities: Vec<i16> = jobs.iter().map(|job| job.priority).collect();
-        let run_ats: Vec<Option<OffsetDateTime>> = jobs.iter().map(|job| job.run_at).collect();
-        let ttls: Vec<Option<i32>> = jobs.iter().map(|job| job.ttl_seconds).collect();
-        let attempts: Vec<Option<i32>> = jobs.iter().map(|job| job.max_attempts).collect();
-        let timeouts: Vec<Option<i32>> = jobs.iter().map(|job| job.timeout_seconds).collect();
-        let labels: Vec<Value> = jobs.iter().map(labels_of).collect();
-        let keys: Vec<Option<String>> =
-            jobs.iter().map(|job| job.idempotency_key.clone()).collect();
+    async fn insert_once(&self, asked: &[Asked], inputs: &Inputs) -> Result<Vec<Job>, StoreError> {
+        let jobs = || asked.iter().map(|(job, _)| job);
+        let job_types: Vec<String> = jobs().map(|job| job.job_type.to_string()).collect();
+        let payloads: Vec<Value> = jobs().map(|job| job.payload.clone()).collect();
+        let queues: Vec<String> = jobs().map(|job| job.queue.to_string()).collect();
+        let priorities: Vec<i16> = jobs().map(|job| job.priority).collect();
+        let run_ats: Vec<Option<OffsetDateTime>> = jobs().map(|job| job.run_at).collect();
+        let ttls: Vec<Option<i32>> = jobs().map(|job| job.ttl_seconds).collect();
+        let attempts: Vec<Option<i32>> = jobs().map(|job| job.max_attempts).collect();
+        let timeouts: Vec<Option<i32>> = jobs().map(|job| job.timeout_seconds).collect();
+        let labels: Vec<Value> = jobs().map(labels_of).collect();
+        let keys: Vec<Option<String>> = jobs().map(|job| job.idempotency_key.clone()).collect();
+        let created_by: Vec<String> = asked.iter().map(|(_, by)| by.clone()).collect();
         let rows = sqlx::query_as!(
             JobRow,
             r#"
@@ -99,10 +207,10 @@ impl Store {
               select ops_uuidv7() as id, a.*
               from unnest(
                 $1::text[], $2::jsonb[], $3::text[], $4::smallint[], $5::timestamptz[],
-                $6::int[], $7::int[], $8::int[], $9::jsonb[], $10::text[]
+                $6::int[], $7::int[], $8::int[], $9::jsonb[], $10::text[], $11::text[]
               ) with ordinality as a (
                 job_type, payload, queue, priority, run_at, ttl_seconds, max_attempts, timeout_seconds, labels,
-                idempotency_key, ordinal
+                idempotency_key, created_by, ordinal
               )
             ),
             recorded as (
@@ -114,20 +222,33 @@ impl Store {
                 id, job_type, payload, queue, priority, coalesce(run_at, now()),
                 clock_timestamp() + make_interval(secs => ttl_seconds),
                 coalesce(max_attempts, 1), max_attempts is null, timeout_seconds, labels, idempotency_key,
-                case when idempotency_key is not null then
-                  ops_request_hash(job_type, payload, queue, priority, run_at, ttl_seconds, max_attempts, timeout_seconds, labels)
+                case
+                  when idempotency_key is null then null
+                  when $13::bytea is null then
+                    ops_request_hash(job_type, payload, queue, priority, run_at, ttl_seconds, max_attempts, timeout_seconds, labels)
+                  else sha256(
+                    ops_request_hash(job_type, payload, queue, priority, run_at, ttl_seconds, max_attempts, timeout_seconds, labels)
+                    || $13
+                  )
                 end,
-                $11
+                created_by
               from asked
               order by ordinal
               on conflict (idempotency_key) where idempotency_key is not null do nothing
               returning *
+            ),
+            given as (
+              update ops_files f
+              set job_id = r.id
+              from recorded r
+              where f.id = any($12) and f.kind = 'input' and f.job_id is null
             )
             select
               r.id, r.job_type, r.queue, r.status, false as "stalled!", r.priority, r.payload, r.result, r.error,
               r.attempt, r.max_attempts, r.run_at, r.expires_at, r.timeout_seconds, r.idempotency_key, r.labels,
               r.runner_id, r.lease_expires_at, r.heartbeat_at, r.fence, r.progress, r.abort_requested_at,
-              r.dead_lettered_at, r.created_by, r.created_at, r.started_at, r.finished_at, r.updated_at
+              r.dead_lettered_at, r.created_by, r.created_at, r.started_at, r.finished_at, r.updated_at, r.stage_no, r.stage_type,
+              false as "beyond!"
             from asked a
             join recorded r on r.id = a.id
             order by a.ordinal
@@ -142,7 +263,9 @@ impl Store {
             &timeouts as &[Option<i32>],
             &labels,
             &keys as &[Option<String>],
-            created_by,
+            &created_by,
+            &inputs.ids,
+            inputs.digest.as_ref().map(|digest| digest.as_slice()) as Option<&[u8]>,
         )
         .fetch_all(&self.pool)
         .await?;
@@ -150,13 +273,20 @@ impl Store {
     }
 
     /// The job of an idempotency key, and whether this is the request that it stands for.
-    async fn find_by_key(&self, key: &str, new: &NewJob) -> Result<(Uuid, bool), StoreError> {
+    async fn find_by_key(
+        &self,
+        key: &str,
+        new: &NewJob,
+        inputs: &Inputs,
+    ) -> Result<(Uuid, bool), StoreError> {
         let row = sqlx::query!(
             r#"
             select
               id,
-              request_hash is not distinct from
-                ops_request_hash($2, $3, $4, $5, $6, $7, $8, $9, $10) as "same!"
+              request_hash is not distinct from case
+                when $11::bytea is null then ops_request_hash($2, $3, $4, $5, $6, $7, $8, $9, $10)
+                else sha256(ops_request_hash($2, $3, $4, $5, $6, $7, $8, $9, $10) || $11)
+              end as "same!"
             from ops_jobs
             where idempotency_key = $1
             "#,
@@ -170,18 +300,36 @@ impl Store {
             new.max_attempts,
             new.timeout_seconds,
             labels_of(new),
+            inputs.digest.as_ref().map(|digest| digest.as_slice()) as Option<&[u8]>,
         )
         .fetch_one(&self.pool)
         .await?;
         Ok((row.id, row.same))
     }
 
-    async fn require(&self, id: Uuid) -> Result<Job, StoreError> {
+    pub(super) async fn require(&self, id: Uuid) -> Result<Job, StoreError> {
         self.get(id).await?.ok_or(StoreError::NotFound(id))
     }
 }
 
-fn labels_of(job: &NewJob) -> Value {
+fn has_key((job, _): &Asked) -> bool {
+    job.idempotency_key.is_some()
+}
+
+/// A key that another transaction holds, or a lock: the statement was taken back, and is worth another try without the others.
+fn is_contended(cause: &sqlx::Error) -> bool {
+    matches!(cause, sqlx::Error::Database(refused) if refused.code().as_deref() == Some("55P03"))
+}
+
+/// The recorded jobs come in the order in which they were asked for; those whose key is taken are missing.
+fn in_their_places(asked: &[Asked], jobs: Vec<Job>) -> Vec<Recorded> {
+    let mut jobs = jobs.into_iter().peekable();
+    let recorded =
+        |(new, _): &Asked| Ok(jobs.next_if(|job| job.idempotency_key == new.idempotency_key));
+    asked.iter().map(recorded).collect()
+}
+
+pub(super) fn labels_of(job: &NewJob) -> Value {
     Value::Object(
         job.labels
             .iter()

@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use serde::Serialize;
+use time::OffsetDateTime;
+
 use super::persist::Again;
 use super::pool::Pool;
 use super::{Store, seconds};
@@ -18,6 +21,21 @@ pub struct Swept {
     /// Runners forgotten because they were silent for a day.
     pub forgotten: u64,
 }
+
+/// The last time that lost and outlived jobs were taken back.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct LastSweep {
+    /// When.
+    #[serde(with = "time::serde::rfc3339")]
+    pub at: OffsetDateTime,
+    /// By whom.
+    pub actor: String,
+    /// How long ago that is, in seconds, by the database's clock.
+    pub ago_seconds: f64,
+}
+
+/// Pages of a thousand jobs that one sweep seals.
+const SEAL_PAGES: usize = 5;
 
 /// Rows a statement; a longer backlog takes more statements, not longer locks.
 const PAGE: i64 = 100;
@@ -94,7 +112,52 @@ impl Store {
                 break;
             }
         }
+        sqlx::query!(r#"select ops_note_sweep($1)::text as "noted""#, actor)
+            .fetch_one(&self.pool)
+            .await?;
+        // What was taken back stands, and the next sweep seals what this one could not.
+        if let Err(error) = self.seal(actor).await {
+            tracing::warn!(event = "seal_failed", %error);
+        }
         Ok(swept)
+    }
+
+    /// Seals the histories of jobs that have ended, some pages at a time, so that a busy database is not made busier.
+    async fn seal(&self, actor: &str) -> Result<(), StoreError> {
+        for _ in 0..SEAL_PAGES {
+            let sealed = sqlx::query_scalar!("select ops_seal($1)", actor)
+                .fetch_one(&self.pool)
+                .await?;
+            if sealed.is_none() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// When a sweep was last done, and by whom; `None` before the first.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn last_sweep(&self) -> Result<Option<LastSweep>, StoreError> {
+        let row = sqlx::query!(
+            r#"
+            select
+              ran_at, actor,
+              extract(epoch from clock_timestamp() - ran_at)::float8 as ago_seconds
+            from ops_sweeps
+            where name = 'sweep'
+            "#
+        )
+        .fetch_optional(&self.pool)
+        .await?;
+        Ok(row.and_then(|row| {
+            Some(LastSweep {
+                at: row.ran_at?,
+                actor: row.actor?,
+                ago_seconds: row.ago_seconds?,
+            })
+        }))
     }
 
     /// Takes back at once what earlier starts of this runner were running, without waiting for their leases to end.

@@ -34,7 +34,7 @@ impl Store {
         if the_rest.types.len() == request.types.len() {
             return Ok(vec![the_rest]);
         }
-        let shares = self.first_due(request.types, limit).await?;
+        let shares = self.first_due(request, limit).await?;
         let is_cut = shares.iter().map(|(_, jobs)| jobs).sum::<i64>() >= limit;
         let of_limited = |most: &dyn Fn(&TypeTerms) -> i64| -> Vec<Turn<'a>> {
             let limited = request.types.iter().filter_map(|terms| {
@@ -63,30 +63,34 @@ impl Store {
     /// How many of the first due jobs are of which type.
     async fn first_due(
         &self,
-        types: &[TypeTerms],
+        request: ClaimRequest<'_>,
         limit: i64,
     ) -> Result<Vec<(String, i64)>, StoreError> {
-        let names: Vec<String> = types
+        let names: Vec<String> = request
+            .types
             .iter()
             .map(|terms| terms.job_type.to_string())
             .collect();
         let rows = sqlx::query!(
             r#"
-            select d.job_type, count(*) as "jobs!"
+            select d.job_type as "job_type!", count(*) as "jobs!"
             from (
-              select j.job_type
+              select coalesce(j.stage_type, j.job_type) as job_type
               from ops_jobs j
               where j.status = 'queued'
+                and j.claim_order is not null
                 and j.run_at <= now()
-                and j.job_type = any($1)
+                and coalesce(j.stage_type, j.job_type) = any($1)
+                and (j.stage_no is null or $3)
                 and (j.expires_at is null or j.expires_at > now())
-              order by j.priority desc, j.run_at, j.id
+              order by j.claim_order, j.id
               limit $2
             ) d
             group by d.job_type
             "#,
             &names,
             limit,
+            request.stages,
         )
         .fetch_all(&self.pool)
         .await?;

@@ -17,6 +17,8 @@ pub struct Verified {
     pub jobs: u64,
     /// Events.
     pub events: u64,
+    /// Seals.
+    pub seals: u64,
     /// Findings.
     pub findings: u64,
 }
@@ -53,7 +55,7 @@ impl StandingRow {
 }
 
 impl Store {
-    /// Folds the events of every job and tells `found` whatever they do not explain. A page is read in one snapshot, so
+    /// Folds the events of every job and tells `found` whatever they do not explain; then compares them with their seals. A page is read in one snapshot, so
     /// that jobs may change meanwhile; those that are recorded meanwhile may be passed over.
     ///
     /// # Errors
@@ -85,10 +87,19 @@ impl Store {
                 .await?;
             snapshot.commit().await?;
             if whole {
-                return Ok(verified);
+                break;
             }
             after = Some(until);
         }
+        let mut findings = 0;
+        verified.seals = self
+            .verify_seals(|finding| {
+                findings += 1;
+                found(finding);
+            })
+            .await?;
+        verified.findings += findings;
+        Ok(verified)
     }
 }
 

@@ -1,9 +1,11 @@
 //! The database goes away in every way that it can, and comes back.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use fault_proxy::{Direction, Fault, Proxy, Reach, Target};
-use jobs::{NewJob, Outcome, Store, StoreError, StoreOptions};
+use jobs::{NewJob, Outcome, ProgressKind, Store, StoreError, StoreOptions};
 use serde_json::json;
 use sqlx::postgres::PgConnectOptions;
 use tokio::task::JoinSet;
@@ -151,29 +153,37 @@ async fn callers_who_do_not_wait_leave_no_connection_behind() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_may_be_asked_twice_survives_resets_and_killed_backends_unseen() {
     let behind = Behind::new().await;
+    let answered = Arc::new(AtomicUsize::new(0));
     let mut asking = JoinSet::new();
     for number in 0..8 {
-        let store = behind.store.clone();
+        let (store, answered) = (behind.store.clone(), Arc::clone(&answered));
         asking.spawn(async move {
             for round in 0..30 {
                 let mut new = NewJob::new(name("a"), json!({}));
                 new.idempotency_key = Some(format!("{number} {round}"));
                 let job = store.submit(new, "key:test").await.expect("recorded");
                 store.get(job.into_job().id).await.expect("an answer");
-                tokio::time::sleep(Duration::from_millis(10)).await;
+                answered.fetch_add(1, Ordering::Relaxed);
             }
         });
     }
+    // A few answers lie between two faults, however slow the machine is: nobody's patience is at stake here.
+    let some_answers = async || {
+        let enough = (answered.load(Ordering::Relaxed) + 8).min(8 * 30);
+        while answered.load(Ordering::Relaxed) < enough {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
     while !asking.is_empty() {
         behind.proxy.reset_established();
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        some_answers().await;
         sqlx::query(
             "select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'behind a proxy' and datname = current_database()",
         )
         .execute(&behind.database.psql)
         .await
         .expect("killed");
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        some_answers().await;
         while let Some(ended) = asking.try_join_next() {
             ended.expect("no error");
         }
@@ -259,6 +269,87 @@ async fn the_victim_of_a_deadlock_is_asked_again() {
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
+}
+
+/// Makes the next event that is written fail, with everything beside it; what is asked again then succeeds.
+async fn fail_once(database: &Database) {
+    sqlx::raw_sql("select setval('failures', 1, false)")
+        .execute(&database.psql)
+        .await
+        .expect("set");
+}
+
+#[tokio::test]
+async fn what_postgres_took_back_is_asked_again() {
+    let database = Database::new().await;
+    sqlx::raw_sql(
+        "create sequence failures start 2;
+         select nextval('failures');
+         create function fail_once() returns trigger language plpgsql as $$
+         begin
+           if nextval('failures') = 1 then
+             raise serialization_failure;
+           end if;
+           return new;
+         end $$;
+         create trigger fail_once before insert on ops_job_events for each row execute function fail_once();",
+    )
+    .execute(&database.psql)
+    .await
+    .expect("a trigger");
+    let (store, runner) = (&database.store, TestRunner::new("r", &["a"]));
+    let job = database.record("a").await;
+
+    fail_once(&database).await;
+    let note = json!({ "why": "a test" });
+    store
+        .note(job.id, "key:test", "trigger_sent", &note)
+        .await
+        .expect("noted");
+    fail_once(&database).await;
+    let leased = runner.take(&database, job.id).await;
+    fail_once(&database).await;
+    store
+        .report(
+            leased.lease.key(),
+            vec![(ProgressKind::Progress, json!({}))],
+        )
+        .await
+        .expect("reported");
+    fail_once(&database).await;
+    store
+        .abort(job.id, "key:test", None)
+        .await
+        .expect("asked for");
+    let ended = store.finish(leased.lease, Outcome::Aborted).await;
+    ended.expect("ended");
+    fail_once(&database).await;
+    store
+        .retry(job.id, "key:test", None)
+        .await
+        .expect("queued again");
+    fail_once(&database).await;
+    assert!(
+        store
+            .refuse(job.id, "key:test", "not here")
+            .await
+            .expect("refused")
+    );
+    let kinds = store.events(job.id, 0, 100).await.expect("events");
+    let kinds: Vec<&str> = kinds.iter().map(|event| event.kind.as_str()).collect();
+    assert_eq!(
+        kinds,
+        [
+            "queued",
+            "trigger_sent",
+            "running",
+            "progress",
+            "abort_requested",
+            "aborted",
+            "replayed",
+            "failed"
+        ]
+    );
 }
 
 async fn wait_for_a_waiter(database: &Database) {

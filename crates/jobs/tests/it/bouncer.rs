@@ -63,12 +63,13 @@ async fn whole_life(store: &Store, runner: &TestRunner, number: usize) {
         stream: "stdout",
         first_line: 1,
         lines: 1,
+        came: std::time::Instant::now(),
         body: "hello\n".to_owned(),
     };
     store.append_log(key, &[chunk]).await.expect("logged");
     let progress = json!({"progress": 0.5});
     store
-        .report_progress(key, ProgressKind::Progress, progress)
+        .report(key, vec![(ProgressKind::Progress, progress)])
         .await
         .expect("reported");
     let asked = store.abort(job.id, "key:test", None).await.expect("asked");
@@ -79,10 +80,8 @@ async fn whole_life(store: &Store, runner: &TestRunner, number: usize) {
         Outcome::Succeeded(json!(number))
     };
     store.finish(leased.lease, outcome).await.expect("finished");
-    assert_eq!(
-        store.log(job.id).await.expect("an answer").as_deref(),
-        Some("hello\n")
-    );
+    let log = store.log_page(job.id, 0, 1).await.expect("an answer");
+    assert_eq!(log.expect("the job").pieces[0].body, "hello\n");
     assert!(store.events(job.id, 0, 100).await.expect("events").len() >= 5);
     let refused = store.abort(job.id, "key:test", None).await;
     assert!(
@@ -135,6 +134,8 @@ async fn nothing_is_missing_behind_a_pooler_that_shares_few_sessions_among_many(
             slots_total: 1,
             slots_used: 0,
             draining: false,
+            poll: None,
+            types: &[],
         })
         .await
         .expect("reported");

@@ -452,6 +452,7 @@ async fn log_and_progress_are_written_under_the_lease_only() {
         stream: "stdout",
         first_line: 1,
         lines: 1,
+        came: std::time::Instant::now(),
         body: "hello\0\n".into(),
     };
     let key = leased.lease.key();
@@ -467,13 +468,13 @@ async fn log_and_progress_are_written_under_the_lease_only() {
         .expect("written twice, kept once");
     database
         .store
-        .report_progress(key, jobs::ProgressKind::Progress, json!({"progress": 0.5}))
+        .report(
+            key,
+            vec![(jobs::ProgressKind::Progress, json!({"progress": 0.5}))],
+        )
         .await
         .expect("written");
-    assert_eq!(
-        database.store.log(id).await.expect("an answer").as_deref(),
-        Some("hello\u{fffd}\n")
-    );
+    assert_eq!(database.log(id).await, "hello\u{fffd}\n");
     assert_eq!(
         database.job(id).await.progress,
         Some(json!({"progress": 0.5}))
@@ -488,12 +489,146 @@ async fn log_and_progress_are_written_under_the_lease_only() {
     assert!(matches!(late, Err(StoreError::LeaseLost(_))), "{late:?}");
     let late = database
         .store
-        .report_progress(key, jobs::ProgressKind::Progress, json!({}))
+        .report(key, vec![(jobs::ProgressKind::Progress, json!({}))])
         .await;
     assert!(matches!(late, Err(StoreError::LeaseLost(_))), "{late:?}");
     assert_eq!(
         database.kinds(id).await,
         ["queued", "running", "progress", "aborted"]
+    );
+}
+
+fn lines(chunk: i32, first_line: i32, body: &str) -> jobs::LogChunk {
+    jobs::LogChunk {
+        chunk,
+        stream: "stdout",
+        first_line,
+        lines: i32::try_from(body.lines().count()).expect("few lines"),
+        came: std::time::Instant::now(),
+        body: body.to_owned(),
+    }
+}
+
+#[tokio::test]
+async fn log_lines_have_one_number_over_all_claims_and_a_jump_is_as_large_as_what_is_missing() {
+    let database = Database::new().await;
+    let id = database.record("a").await.id;
+    let runner = TestRunner::new("r1", &["a"]);
+    for chunks in [
+        vec![
+            lines(1, 1, "1\n2\n"),
+            lines(2, 3, "3\n"),
+            lines(3, 11, "11\n"),
+        ],
+        vec![lines(1, 1, "12\n13\n")],
+    ] {
+        let leased = runner.take(&database, id).await;
+        let key = leased.lease.key();
+        for _ in 0..2 {
+            database
+                .store
+                .append_log(key, &chunks)
+                .await
+                .expect("kept once");
+        }
+        let finished = database.store.finish(leased.lease, Outcome::Released).await;
+        finished.expect("given back");
+    }
+    let pieces = async |after| {
+        let page = database.store.log_page(id, after, i64::MAX).await;
+        let page = page.expect("an answer").expect("the job");
+        assert!(!page.ended && !page.cut);
+        page.pieces
+            .into_iter()
+            .map(|piece| (piece.first_seq, piece.last_seq(), piece.body))
+            .collect::<Vec<_>>()
+    };
+    let all = [
+        (1, 2, "1\n2\n"),
+        (3, 3, "3\n"),
+        (11, 11, "11\n"),
+        (12, 13, "12\n13\n"),
+    ];
+    let all: Vec<_> = all
+        .into_iter()
+        .map(|(first, last, body)| (first, last, body.to_owned()))
+        .collect();
+    for (after, from) in [
+        (0, 0),
+        (1, 0),
+        (2, 1),
+        (3, 2),
+        (7, 2),
+        (10, 2),
+        (11, 3),
+        (12, 3),
+        (13, 4),
+        (99, 4),
+    ] {
+        assert_eq!(pieces(after).await, all[from..], "after {after}");
+    }
+    let seen = database
+        .store
+        .watch_logs(&[(id, Some(12))])
+        .await
+        .expect("an answer");
+    assert_eq!(
+        seen[&id],
+        jobs::LogSeen {
+            last_seq: 13,
+            ended: false
+        }
+    );
+    assert!(
+        database
+            .store
+            .watch_logs(&[(id, Some(13))])
+            .await
+            .expect("an answer")
+            .is_empty()
+    );
+
+    database.store.rollback_to(3).await.expect("one back");
+    database
+        .store
+        .migrate()
+        .await
+        .expect("and up, numbering what is there");
+    assert_eq!(pieces(0).await, all);
+}
+
+#[tokio::test]
+async fn what_is_new_of_many_jobs_is_found_at_once_and_their_end_with_it() {
+    let database = Database::new().await;
+    let (first, second) = (database.record("a").await.id, database.record("a").await.id);
+    let unknown = uuid::Uuid::nil();
+    let watched = [(first, None), (second, Some(1)), (unknown, None)];
+    let seen = database
+        .store
+        .watch_events(&watched, 10)
+        .await
+        .expect("an answer");
+    assert_eq!(
+        seen.len(),
+        1,
+        "nothing is new of the second, and there is no third"
+    );
+    assert_eq!((seen[&first].events.len(), seen[&first].ended), (1, false));
+    database
+        .store
+        .abort(second, "key:test", None)
+        .await
+        .expect("aborted");
+    let seen = database
+        .store
+        .watch_events(&watched, 10)
+        .await
+        .expect("an answer");
+    let second = &seen[&second];
+    assert!(second.ended);
+    assert_eq!(
+        second.events.last().map(|event| i64::from(event.seq)),
+        Some(second.last_seq)
     );
 }
 

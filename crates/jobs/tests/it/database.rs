@@ -20,7 +20,12 @@ pub(crate) struct Database {
 }
 
 pub(crate) fn store_on(url: &str, connections: u32) -> Store {
-    Store::new(&StoreOptions::new(url.to_owned(), connections, "test"))
+    store_on_as(url, connections, "test")
+}
+
+/// A store whose connections bear this name.
+pub(crate) fn store_on_as(url: &str, connections: u32, name: &'static str) -> Store {
+    Store::new(&StoreOptions::new(url.to_owned(), connections, name))
         .expect("a test database's address")
 }
 
@@ -75,6 +80,17 @@ impl Database {
             .expect("the job")
     }
 
+    /// The job's log as text.
+    pub(crate) async fn log(&self, id: Uuid) -> String {
+        let page = self
+            .store
+            .log_page(id, 0, i64::MAX)
+            .await
+            .expect("an answer");
+        let pieces = page.expect("the job").pieces;
+        pieces.into_iter().map(|piece| piece.body).collect()
+    }
+
     /// The kinds of the job's events, after checking that they are numbered without gaps and in order of time.
     pub(crate) async fn kinds(&self, id: Uuid) -> Vec<String> {
         let events = self.store.events(id, 0, 1000).await.expect("an answer");
@@ -111,6 +127,7 @@ pub(crate) struct TestRunner {
     pub(crate) identity: RunnerIdentity,
     pub(crate) types: Vec<TypeTerms>,
     pub(crate) lease: Duration,
+    pub(crate) at_work: usize,
 }
 
 impl TestRunner {
@@ -125,6 +142,7 @@ impl TestRunner {
                 .map(|text| TypeTerms::new(name(text)))
                 .collect(),
             lease: Duration::from_secs(30),
+            at_work: 0,
         }
     }
 
@@ -133,6 +151,8 @@ impl TestRunner {
             runner: &self.identity,
             types: &self.types,
             lease: self.lease,
+            at_work: self.at_work,
+            stages: true,
         }
     }
 

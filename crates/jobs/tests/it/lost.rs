@@ -26,6 +26,8 @@ fn report(runner: &RunnerIdentity) -> RunnerReport<'_> {
         slots_total: 1,
         slots_used: 0,
         draining: false,
+        poll: None,
+        types: &[],
     }
 }
 

@@ -371,6 +371,8 @@ async fn runners_report_and_sign_off() {
         slots_total: 4,
         slots_used: 1,
         draining: false,
+        poll: None,
+        types: &runner.types,
     };
     database.store.report_runner(report).await.expect("written");
     database
@@ -449,6 +451,9 @@ async fn the_roles_have_least_privilege() {
                 ("update ops_jobs set status = 'succeeded'", false),
                 ("update ops_jobs set payload = '{}'", false),
                 ("delete from ops_runners", false),
+                ("select ops_pause_fleet('x'), ops_resume_fleet()", true),
+                ("update ops_fleet set paused_at = now()", false),
+                ("select ops_why(id) from ops_jobs", true),
                 (
                     "insert into ops_metrics (hour, job_type) values (now(), 'a')",
                     false,
@@ -465,10 +470,15 @@ async fn the_roles_have_least_privilege() {
                 ),
                 ("delete from ops_jobs", false),
                 ("delete from ops_job_log", false),
+                ("select ops_why(id) from ops_jobs", true),
+                ("select ops_resume_fleet()", false),
             ],
             _ => &[
                 ("select * from ops_jobs", true),
                 ("select * from ops_queue_depth", true),
+                ("select * from ops_fleet, ops_fleet_changes", true),
+                ("select ops_why(id) from ops_jobs", true),
+                ("select ops_pause_fleet()", false),
                 ("insert into ops_jobs (job_type) values ('a')", false),
                 ("select ops_enqueue('a')", false),
                 ("select ops_abort(gen_random_uuid())", false),
@@ -492,4 +502,93 @@ async fn the_roles_have_least_privilege() {
     }
     assert!(tries > 20);
     assert_eq!(database.kinds(id).await[..2], ["queued", "running"]);
+}
+
+#[tokio::test]
+async fn a_page_ends_early_where_its_jobs_are_large_and_the_next_one_goes_on() {
+    let database = Database::new().await;
+    let large = "x".repeat(1024 * 1024);
+    for number in 0..20 {
+        let new = NewJob::new(name("a"), json!({ "n": number, "text": large }));
+        database
+            .store
+            .submit(new, "key:test")
+            .await
+            .expect("recorded");
+    }
+    let mut filter = JobFilter {
+        limit: 200,
+        ..JobFilter::default()
+    };
+    let mut seen = Vec::new();
+    let mut pages = 0;
+    loop {
+        let page = database.store.list(&filter).await.expect("a page");
+        pages += 1;
+        assert!((1..=9).contains(&page.jobs.len()), "{}", page.jobs.len());
+        seen.extend(page.jobs.iter().map(|job| job.payload["n"].as_i64()));
+        filter.before = page.next;
+        if page.next.is_none() {
+            break;
+        }
+    }
+    assert_eq!(seen, (0..20).rev().map(Some).collect::<Vec<_>>());
+    assert_eq!(pages, 3);
+}
+
+#[tokio::test]
+async fn a_page_of_small_jobs_has_as_many_as_were_asked_for() {
+    let database = Database::new().await;
+    let batch: Vec<NewJob> = (0..30).map(|n| NewJob::new(name("a"), json!(n))).collect();
+    database
+        .store
+        .submit_batch(&batch, "key:test")
+        .await
+        .expect("recorded");
+    for (limit, count, more) in [
+        (29, 29, true),
+        (30, 30, false),
+        (31, 30, false),
+        (1, 1, true),
+    ] {
+        let filter = JobFilter {
+            limit,
+            ..JobFilter::default()
+        };
+        let page = database.store.list(&filter).await.expect("a page");
+        assert_eq!(
+            (page.jobs.len(), page.next.is_some()),
+            (count, more),
+            "{limit}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_list_of_events_ends_early_where_they_are_large_and_the_last_number_goes_on() {
+    let database = Database::new().await;
+    let new = NewJob::new(name("a"), json!({}));
+    let id = database
+        .store
+        .submit(new, "key:test")
+        .await
+        .expect("recorded")
+        .into_job()
+        .id;
+    for _ in 0..12 {
+        sqlx::query(
+            "insert into ops_job_events (job_id, kind, attempt, data)
+             values ($1, 'progress', 0, jsonb_build_object('text', repeat('x', 1048576)))",
+        )
+        .bind(id)
+        .execute(&database.psql)
+        .await
+        .expect("an event");
+    }
+    let first = database.store.events(id, 0, 1000).await.expect("events");
+    assert!((2..=10).contains(&first.len()), "{}", first.len());
+    let last = first.last().expect("one").seq;
+    let rest = database.store.events(id, last, 1000).await.expect("events");
+    assert_eq!(first.len() + rest.len(), 13);
+    assert_eq!(rest[0].seq, last + 1);
 }

@@ -129,7 +129,7 @@ async fn a_tick_asks_for_another_due_job_each_time_and_leaves_no_event() {
     ];
     let mut asked = Vec::new();
     for _ in 0..3 {
-        let next = database.store.next_to_trigger(&["b"]).await;
+        let next = database.store.next_to_trigger(&["b"], true).await;
         let id = next.expect("an answer").expect("a job");
         let noted = database.store.note_trigger(id, "deferred").await;
         noted.expect("noted");

@@ -5,7 +5,7 @@ use jobs::Name;
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
-use super::{show, steer};
+use super::show;
 use crate::client::ControlPlane;
 use crate::error::Error;
 use crate::screen::{Output, Screen};
@@ -20,6 +20,9 @@ pub(crate) struct Retry {
         ]
     )]
     id: Option<Uuid>,
+    /// A job with stages begins anew, instead of going on with the stage that failed
+    #[arg(long, requires = "id")]
+    from_start: bool,
     /// All of this status: failed or aborted
     #[arg(long, value_parser = ["failed", "aborted"])]
     status: Option<String>,
@@ -74,7 +77,14 @@ pub(super) async fn run(
     screen: &Screen,
 ) -> Result<(), Error> {
     if let Some(id) = retry.id {
-        let job = steer(control_plane, id, "retry", retry.reason).await?;
+        let from = if retry.from_start {
+            "start"
+        } else {
+            "failed_stage"
+        };
+        let body = json!({ "reason": retry.reason, "from": from });
+        let path = format!("/jobs/{id}/retry");
+        let job = control_plane.post(&path, &body, &[]).await?;
         show::job(&job, screen);
         return Ok(());
     }

@@ -20,7 +20,7 @@ const FIRST: [&str; 10] = [
 ];
 
 /// One job: a line a field, without the fields that are empty.
-pub(super) fn job(job: &Value, screen: &Screen) {
+pub(crate) fn job(job: &Value, screen: &Screen) {
     if screen.output() == Output::Json {
         return screen.json(job);
     }
@@ -44,6 +44,18 @@ pub(super) fn job(job: &Value, screen: &Screen) {
             text
         };
         screen.line(&format!("{name:<18} {text}"));
+    }
+}
+
+/// Why a job is where it is: a sentence a reason, and below it what would change it.
+pub(super) fn reasons(answer: &Value, screen: &Screen) {
+    if screen.output() == Output::Json {
+        return screen.json(answer);
+    }
+    for reason in answer["reasons"].as_array().into_iter().flatten() {
+        let said = |name: &str| harmless(&cell(&reason[name]));
+        screen.line(&format!("{}: {}", said("code"), said("message")));
+        screen.line(&format!("  -> {}", said("remedy")));
     }
 }
 

@@ -127,14 +127,15 @@ impl Submit {
 }
 
 /// `NAME=VALUE`, parted at the first equals sign.
-pub(super) fn label(text: &str) -> Result<(String, String), String> {
+pub(crate) fn label(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
         _ => Err("write it as NAME=VALUE".to_owned()),
     }
 }
 
-fn payload(argument: &str) -> Result<Value, Error> {
+/// JSON as it was said, in a file (`@FILE`), or on standard input (`-`).
+pub(crate) fn payload(argument: &str) -> Result<Value, Error> {
     let text = match argument.strip_prefix('@') {
         Some(path) => read(&PathBuf::from(path))?,
         None if argument == "-" => read(Path::new("/dev/stdin"))?,

@@ -23,6 +23,22 @@ pub(super) async fn until_it_ends(
     control_plane: &ControlPlane,
     screen: &Screen,
 ) -> Result<Exit, Error> {
+    let job = telling(recorded, control_plane, screen, |_| {}).await?;
+    show::job(&job, screen);
+    Ok(if status(&job) == "succeeded" {
+        Exit::Ok
+    } else {
+        Exit::Failed
+    })
+}
+
+/// Asks until the job has ended, and shows each answer to whoever wants to see it.
+pub(crate) async fn telling(
+    recorded: &Value,
+    control_plane: &ControlPlane,
+    screen: &Screen,
+    mut tell: impl FnMut(&Value),
+) -> Result<Value, Error> {
     let id = recorded
         .get("id")
         .and_then(Value::as_str)
@@ -40,13 +56,9 @@ pub(super) async fn until_it_ends(
             Err(error) if error.exit() == Exit::Unavailable && answered.elapsed() < PATIENCE => {}
             Err(error) => return Err(error),
         }
+        tell(&job);
     }
-    show::job(&job, screen);
-    Ok(if status(&job) == "succeeded" {
-        Exit::Ok
-    } else {
-        Exit::Failed
-    })
+    Ok(job)
 }
 
 /// Whether nothing will happen to the job any more.

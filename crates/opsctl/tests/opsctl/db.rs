@@ -116,7 +116,10 @@ async fn a_row_that_its_events_do_not_explain_is_a_finding_and_exit_code_1() {
         out.starts_with(&id.to_string()) && out.contains(" attempt: "),
         "{out}"
     );
-    assert!(err.contains("1 jobs, 1 events: 1 finding"), "{err}");
+    assert!(
+        err.contains("1 jobs, 1 events, 0 seals: 1 finding"),
+        "{err}"
+    );
     let (code, out, _) = verify(&["--output", "json", "verify"]);
     let document: Value = serde_json::from_str(&out).expect("JSON");
     assert_eq!(code, 1);

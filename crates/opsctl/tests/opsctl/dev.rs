@@ -5,15 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 
 use rustix::process::Signal;
 
-use crate::program::{Serving, StateFolder, opsctl, outcome};
-
-fn api_key(state: &StateFolder) -> String {
-    let text = fs::read_to_string(state.path("dev.env")).expect("read");
-    text.lines()
-        .find_map(|line| line.strip_prefix("OPS_API_KEY="))
-        .expect("a key")
-        .to_owned()
-}
+use crate::program::{Serving, StateFolder, api_key, opsctl, outcome};
 
 #[test]
 fn the_first_job_succeeds_and_the_keys_are_kept_for_the_next_start() {
@@ -82,11 +74,7 @@ fn after_a_kill_the_next_start_takes_everything_up_again() {
 fn the_calls_that_are_shown_work_as_they_stand() {
     let state = StateFolder::new();
     let serving = Serving::start(state.dev(&[]));
-    let url = serving
-        .banner
-        .lines()
-        .find_map(|line| line.strip_prefix("control plane "))
-        .expect("an address");
+    let url = serving.url();
     let asked = |arguments: &[&str]| {
         outcome(
             opsctl(arguments)

@@ -4,4 +4,7 @@
 
 mod db;
 mod dev;
+mod load_test;
+mod logs;
 mod program;
+mod smoke;

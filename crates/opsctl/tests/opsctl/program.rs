@@ -83,6 +83,15 @@ impl StateFolder {
     }
 }
 
+/// The key that `opsctl dev` has made in this folder.
+pub(crate) fn api_key(state: &StateFolder) -> String {
+    let text = std::fs::read_to_string(state.path("dev.env")).expect("read");
+    text.lines()
+        .find_map(|line| line.strip_prefix("OPS_API_KEY="))
+        .expect("a key")
+        .to_owned()
+}
+
 /// An `opsctl dev` that serves; killed when a test drops it.
 pub(crate) struct Serving {
     child: Child,
@@ -109,6 +118,14 @@ impl Serving {
             banner.push('\n');
         }
         Self { child, banner }
+    }
+
+    /// The control plane's address.
+    pub(crate) fn url(&self) -> &str {
+        let mut lines = self.banner.lines();
+        lines
+            .find_map(|line| line.strip_prefix("control plane "))
+            .expect("an address")
     }
 
     /// Sends it a signal and waits for its end; `None` is the exit code of a process that was killed.

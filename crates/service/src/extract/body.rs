@@ -84,8 +84,9 @@ async fn collect(request: Request) -> Result<Bytes, Problem> {
     }
 }
 
-fn is_too_long(error: &axum::Error) -> bool {
-    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+/// Whether a body went over its limit, said by whoever read it.
+pub(super) fn is_too_long(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut cause = Some(error);
     while let Some(error) = cause {
         if error.is::<LengthLimitError>() {
             return true;
@@ -95,7 +96,8 @@ fn is_too_long(error: &axum::Error) -> bool {
     false
 }
 
-fn parse_body<T: Parse>(body: &[u8]) -> Result<T, Problem> {
+/// Parses a whole JSON text.
+pub(super) fn parse_body<T: Parse>(body: &[u8]) -> Result<T, Problem> {
     match strict::parse(body) {
         Ok(Value::Object(object)) => parse_object(&object),
         Ok(_) => Err(Problem::invalid_fields(vec![FieldError::new(

@@ -38,6 +38,11 @@ impl Problem {
         Self::new(StatusCode::NOT_FOUND, "not-found", "Not found", detail)
     }
 
+    /// 410: it was there, and is no longer good.
+    pub fn gone(detail: impl Into<Detail>) -> Self {
+        Self::new(StatusCode::GONE, "gone", "Gone", detail)
+    }
+
     /// 405.
     pub fn method_not_allowed() -> Self {
         Self::new(
@@ -64,6 +69,16 @@ impl Problem {
         Self::new(StatusCode::CONFLICT, "conflict", "Conflict", detail)
     }
 
+    /// 412: it has changed since the version that the request is for.
+    pub fn precondition_failed(detail: impl Into<Detail>) -> Self {
+        Self::new(
+            StatusCode::PRECONDITION_FAILED,
+            "precondition-failed",
+            "Precondition failed",
+            detail,
+        )
+    }
+
     /// 413, with the limit in bytes.
     pub fn payload_too_large(limit: u64) -> Self {
         Self::new(
@@ -83,6 +98,21 @@ impl Problem {
             "Unsupported media type",
             detail,
         )
+    }
+
+    /// 416: the file has no such bytes.
+    pub fn range_not_satisfiable(size: u64) -> Self {
+        let problem = Self::new(
+            StatusCode::RANGE_NOT_SATISFIABLE,
+            "range-not-satisfiable",
+            "Range not satisfiable",
+            format!("There are {size} bytes; ask for some of them."),
+        );
+        match HeaderValue::try_from(format!("bytes */{size}")) {
+            Ok(range) => problem.with_header(header::CONTENT_RANGE, range),
+            // Digits always are a header value.
+            Err(_) => problem,
+        }
     }
 
     /// 422: readable, but wrong in itself.

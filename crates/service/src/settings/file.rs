@@ -3,6 +3,7 @@
 //! Parsers show the offending line in their messages, and that line may hold a secret: only the
 //! line's number leaves this file.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use figment::providers::{Format, Toml};
@@ -68,6 +69,23 @@ pub(super) fn as_text(value: &Value) -> Option<String> {
         }
         Value::Char(..) | Value::Empty(..) | Value::Dict(..) => None,
     }
+}
+
+/// A table, or what is wrong with each of its keys.
+pub(super) fn table<T: DeserializeOwned>(table: &Value) -> Result<T, Vec<String>> {
+    let mut faults = Vec::new();
+    for (key, value) in table.as_dict().into_iter().flatten() {
+        let alone = Value::from(BTreeMap::from([(key.clone(), value.clone())]));
+        if let Err(error) = alone.deserialize::<T>() {
+            faults.push(section_fault(&error));
+        }
+    }
+    if !faults.is_empty() {
+        return Err(faults);
+    }
+    table
+        .deserialize()
+        .map_err(|error| vec![section_fault(&error)])
 }
 
 /// What a section of the file may not be, said without the value that was found.

@@ -63,20 +63,29 @@ impl Values {
                  like postgres://user@host:5432/database",
             );
         }
-        let url = self.read(name, |kind, text| match kind {
+        self.optional_database_url(name)
+            .unwrap_or_else(|| Secret::new(String::new()))
+    }
+
+    /// An address of PostgreSQL, if it is set.
+    pub fn optional_database_url(&mut self, name: &str) -> Option<Secret> {
+        self.read(name, |kind, text| match kind {
             Kind::DatabaseUrl => parse::database_url(text).map(|()| Secret::new(text)),
             _ => Err(undeclared("database address")),
-        });
-        url.unwrap_or_else(|| Secret::new(String::new()))
+        })
     }
 
     /// A switch, off when it is not set.
     pub fn switch(&mut self, name: &str) -> bool {
-        let on = self.read(name, |kind, text| match kind {
+        self.optional_switch(name).unwrap_or_default()
+    }
+
+    /// Yes or no, if it is set or has a default.
+    pub fn optional_switch(&mut self, name: &str) -> Option<bool> {
+        self.read(name, |kind, text| match kind {
             Kind::Switch => parse::switch(text),
             _ => Err(undeclared("switch")),
-        });
-        on.unwrap_or_default()
+        })
     }
 
     /// A whole number that is required or has a default, in the type that the caller holds it in.

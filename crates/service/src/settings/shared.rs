@@ -1,6 +1,6 @@
 //! The settings that both services have, declared and read in one place.
 
-use super::{Fallback, Kind, Setting, Values};
+use super::{ArtifactStore, Fallback, Kind, Setting, Values};
 use crate::flags::Flags;
 use crate::secret::Secret;
 use crate::telemetry::LogSettings;
@@ -67,6 +67,8 @@ pub struct SharedSettings {
     pub database_max_connections: u32,
     /// What stands between the program and its database.
     pub pooler: Pooler,
+    /// Where the bytes of files are kept.
+    pub artifact_store: ArtifactStore,
     /// How and how much the program logs.
     pub log: LogSettings,
     /// Which features are on.
@@ -120,6 +122,12 @@ impl SharedSettings {
             Fallback::Is("info"),
             "`error`, `warn`, `info`, `debug`, `trace`, or directives like `info,sqlx=warn`",
         ),
+        ArtifactStore::SETTINGS[0],
+        ArtifactStore::SETTINGS[1],
+        ArtifactStore::SETTINGS[2],
+        ArtifactStore::SETTINGS[3],
+        ArtifactStore::SETTINGS[4],
+        ArtifactStore::SETTINGS[5],
     ];
 
     /// Reads the shared settings and the flags.
@@ -136,6 +144,7 @@ impl SharedSettings {
             database_url: values.database_url("DATABASE_URL"),
             database_max_connections: values.integer("DATABASE_MAX_CONNECTIONS"),
             pooler: Pooler::read(values),
+            artifact_store: ArtifactStore::read(values),
             log: LogSettings::read(values),
             flags: Flags::read(values),
             warnings: values.warnings().to_vec(),

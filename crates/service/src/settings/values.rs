@@ -145,6 +145,21 @@ impl Values {
         }
     }
 
+    /// A table of tables of the file beside the settings. Each key of each table is looked at alone, so that all that is
+    /// wrong is told at once; so `T` may require none.
+    pub fn tables<T: DeserializeOwned>(&mut self, name: &str) -> BTreeMap<String, T> {
+        let mut tables = BTreeMap::new();
+        for (key, table) in self.section::<BTreeMap<String, figment::value::Value>>(name) {
+            match file::table::<T>(&table) {
+                Ok(table) => {
+                    tables.insert(key, table);
+                }
+                Err(faults) => self.refuse(&format!("{name}.{key}"), faults.join("; ")),
+            }
+        }
+        tables
+    }
+
     pub(super) fn declared(&self, name: &str) -> Option<Setting> {
         self.declared.get(name).copied()
     }

@@ -52,7 +52,9 @@ pub(super) fn check(history: &History, verdict: &mut Verdict) {
     for answer in &history.answers {
         let wrong = match answer.status {
             500 => true,
-            429 | 503 => !answer.retry_after,
+            429 | 503 => !answer.retry_after || !answer.problem,
+            400.. => !answer.problem,
+            // 0 is an end of the connection, which the faults bring about.
             _ => false,
         };
         if wrong {

@@ -52,6 +52,7 @@ struct Told {
     finished_at: Option<OffsetDateTime>,
     dead: bool,
     run_at: Option<OffsetDateTime>,
+    abort_asked: bool,
 }
 
 struct Life<'a> {
@@ -74,7 +75,10 @@ fn rule(kind: &str) -> Option<(&'static [&'static str], Option<&'static str>)> {
         "dead_lettered" => (&["failed"], None),
         "replayed" => (&["failed", "aborted"], Some("queued")),
         "held" | "gate_opened" => (&["running", "lost"], Some("waiting")),
-        "resumed" => (&["waiting"], Some("queued")),
+        "resumed" | "gate_approved" => (&["waiting"], Some("queued")),
+        "stage_succeeded" => (&["running"], None),
+        "stage_queued" => (&["running"], Some("queued")),
+        "gate_rejected" | "gate_approval" | "gate_expired" => (&["waiting"], None),
         "progress" | "progress_refused" | "warning" => (&["running"], None),
         "stale_result_refused" | "abort_requested" => (
             &[
@@ -99,6 +103,7 @@ impl Life<'_> {
                 format!("number {} after {:?}", event.seq, before.map(|b| b.seq)),
             );
         }
+        let before = self.told.status.clone();
         match rule(&event.kind) {
             // Notes of kinds that this suite does not know may stand anywhere but between a loss and what comes of it.
             None if self.told.status != "lost" => return,
@@ -116,12 +121,13 @@ impl Life<'_> {
                 }
             }
         }
-        self.fold(event);
+        self.fold(event, &before);
     }
 
-    fn fold(&mut self, event: &Event) {
+    fn fold(&mut self, event: &Event, before: &str) {
         let told = &mut self.told;
         match event.kind.as_str() {
+            "abort_requested" => told.abort_asked = true,
             "running" => {
                 told.attempt += 1;
                 told.claims += 1;
@@ -129,7 +135,12 @@ impl Life<'_> {
                 told.fence = event.fence().unwrap_or(0);
                 told.taken_away = false;
                 told.started_at = Some(event.at);
-                if let Some(run_at) = told.run_at.filter(|run_at| *run_at > event.at) {
+                if told.abort_asked {
+                    self.wrong(
+                        Invariant::Language,
+                        "claimed after its abort was asked for".to_owned(),
+                    );
+                } else if let Some(run_at) = told.run_at.filter(|run_at| *run_at > event.at) {
                     self.wrong(
                         Invariant::Budget,
                         format!("claimed at {} before {run_at}", event.at),
@@ -140,10 +151,12 @@ impl Life<'_> {
             "succeeded" => told.finished_at = Some(event.at),
             "failed" | "aborted" => {
                 told.finished_at = Some(event.at);
-                told.taken_away |= told.claims > 0 && !event.actor.starts_with("runner:");
+                // Only who runs it has a fence to lose; in the queue an end leaves the fence of the newest claim.
+                told.taken_away |= before == "running" && !event.actor.starts_with("runner:");
             }
             "dead_lettered" => told.dead = true,
-            "queued" | "retry_scheduled" | "released" | "replayed" | "resumed" => {
+            "queued" | "retry_scheduled" | "released" | "replayed" | "resumed" | "stage_queued"
+            | "gate_approved" => {
                 self.queued(event);
             }
             "held" | "gate_opened" => told.runner = None,
@@ -172,6 +185,7 @@ impl Life<'_> {
                 told.claims = 0;
                 told.started_at = None;
                 told.dead = false;
+                told.abort_asked = false;
             }
             _ => {}
         }

@@ -5,22 +5,26 @@ use std::collections::{BTreeMap, HashMap};
 use uuid::Uuid;
 
 use super::{Invariant, Verdict};
-use crate::history::{History, What};
+use crate::history::{Event, History, What};
 use crate::ledger::{Phase, Record};
 use crate::profile::LEASE;
 
 /// One handler's run, as the ledger tells it.
 #[derive(Clone, Debug)]
-struct Run {
-    fence: i64,
+pub(super) struct Run {
+    pub(super) fence: i64,
     attempt: i32,
-    from: u64,
-    until: u64,
+    pub(super) from: u64,
+    pub(super) until: u64,
     starts: u32,
-    end: Option<Phase>,
+    pub(super) lines: u32,
+    pub(super) end: Option<Phase>,
 }
 
-pub(super) fn check(history: &History, verdict: &mut Verdict) {
+/// The runs of each job, by fence.
+pub(super) type Runs = BTreeMap<Uuid, BTreeMap<i64, Run>>;
+
+pub(super) fn check(history: &History, runs: &Runs, verdict: &mut Verdict) {
     if history.torn > 0 {
         verdict.add(
             Invariant::LedgerIsEvents,
@@ -29,19 +33,19 @@ pub(super) fn check(history: &History, verdict: &mut Verdict) {
         );
     }
     check_fences(history, verdict);
-    let runs = runs(&history.ledger);
-    for (job, runs) in &runs {
+    for (job, runs) in runs {
         for run in runs.values() {
             check_run(history, *job, run, verdict);
         }
         check_overlaps(history, *job, runs, verdict);
     }
-    check_successes(history, &runs, verdict);
+    check_successes(history, runs, verdict);
     check_sink(history, verdict);
 }
 
-fn runs(ledger: &[Record]) -> BTreeMap<Uuid, BTreeMap<i64, Run>> {
-    let mut jobs: BTreeMap<Uuid, BTreeMap<i64, Run>> = BTreeMap::new();
+/// The runs that the ledger tells of.
+pub(super) fn runs(ledger: &[Record]) -> Runs {
+    let mut jobs = Runs::new();
     for record in ledger {
         let run = jobs
             .entry(record.job)
@@ -53,10 +57,12 @@ fn runs(ledger: &[Record]) -> BTreeMap<Uuid, BTreeMap<i64, Run>> {
                 from: record.at,
                 until: record.at,
                 starts: 0,
+                lines: 0,
                 end: None,
             });
         run.from = run.from.min(record.at);
         run.until = run.until.max(record.at);
+        run.lines = run.lines.max(record.lines);
         match record.phase {
             Phase::Start => run.starts += 1,
             Phase::Beat => {}
@@ -131,46 +137,80 @@ fn check_run(history: &History, job: Uuid, run: &Run, verdict: &mut Verdict) {
             format!("fence {} was told attempt {}", run.fence, run.attempt),
         );
     }
-    let became = events[claim + 1..]
-        .iter()
-        .map(|event| event.kind.as_str())
-        .find(|kind| ENDS.contains(kind));
+    let became = became(history, job, run.fence);
+    let kind = became.map(|event| event.kind.as_str());
     let fits = match run.end {
-        Some(Phase::Done) => match became {
-            Some("succeeded" | "lease_expired" | "released" | "aborted") => true,
-            Some("retry_scheduled" | "failed") => feared_for_its_lease(history, job, run),
-            _ => false,
-        },
-        Some(Phase::Again) => !matches!(became, Some("succeeded")),
-        Some(Phase::Refused) => !matches!(became, Some("succeeded" | "retry_scheduled")),
-        Some(Phase::Start | Phase::Beat) | None => !matches!(became, Some("succeeded")),
+        Some(Phase::Done) => became.is_some_and(|event| done_became(history, job, run, event)),
+        Some(Phase::Again) => !matches!(kind, Some("succeeded")),
+        Some(Phase::Refused) => !matches!(kind, Some("succeeded" | "retry_scheduled")),
+        Some(Phase::Start | Phase::Beat) | None => !matches!(kind, Some("succeeded")),
     };
     if !fits {
         verdict.add(
             Invariant::LedgerIsEvents,
             job,
             format!(
-                "fence {} ended {:?}, and became {became:?}",
+                "fence {} ended {:?}, and became {kind:?}",
                 run.fence, run.end
             ),
         );
     }
 }
 
-/// A runner that stood still, or was cut off from the database, stops its work before its lease ends; the work may have
-/// been done in that very moment, and is then done again.
-fn feared_for_its_lease(history: &History, job: Uuid, run: &Run) -> bool {
+/// Whether what became of a claim can be the end of work that its handler has done. Anything but its success needs both
+/// the fault that allows it and the words of the one who gave the work up:
+///
+/// - a lease that ran out, or was taken back, needs a runner that was killed, stood still or was cut off;
+/// - a runner gives up its own lease, by a retry or a failure in the words of `GAVE_UP`, only after a pause or while it could
+///   not renew. The last word of a handler and the bell that ends it race then: the runner, back from the pause, sees its
+///   lease ended before it reads that the handler has ended. The bell outranks the exit code on purpose, since a success
+///   under a lease that may be another's is no success; so the work is done again, and the fenced sink takes either;
+/// - a runner hands back only when it was asked to leave, and an abort needs somebody who asked.
+fn done_became(history: &History, job: Uuid, run: &Run, became: &Event) -> bool {
     let runner = history.runner_of(job, run.fence);
-    history.faults.iter().any(|fault| {
-        let concerns = match &fault.what {
-            What::Paused(paused) => Some(paused.as_str()) == runner,
-            What::DatabaseDisturbed => true,
-            What::Killed(_) | What::Other(_) => false,
-        };
-        concerns
-            && fault.from <= run.until + LEASE * 1_000_000_000
-            && run.from <= fault.until + LEASE * 1_000_000_000
-    })
+    let mine = became.runner.as_deref() == runner && became.actor.starts_with("runner:");
+    let lease = LEASE * 1_000_000_000;
+    let hurt = |allowed: fn(&What) -> bool| {
+        let (from, until) = (run.until.saturating_sub(lease), run.until + lease);
+        history
+            .faults
+            .iter()
+            .any(|fault| allowed(&fault.what) && fault.concerns(runner, from, until))
+    };
+    match became.kind.as_str() {
+        "succeeded" => true,
+        "lease_expired" => hurt(|what| {
+            matches!(
+                what,
+                What::Killed(_) | What::Paused(_) | What::DatabaseDisturbed
+            )
+        }),
+        "retry_scheduled" | "failed" => {
+            let error = became.data.get("error").and_then(serde_json::Value::as_str);
+            mine && error.is_some_and(|error| error.contains(GAVE_UP))
+                && hurt(|what| matches!(what, What::Paused(_) | What::DatabaseDisturbed))
+        }
+        "released" => mine && hurt(|what| matches!(what, What::Drained(_))),
+        "aborted" => history
+            .events
+            .get(&job)
+            .is_some_and(|events| events.iter().any(|event| event.kind == "abort_requested")),
+        _ => false,
+    }
+}
+
+/// What a runner says of work that it stopped because it could not renew its lease, or had lost it.
+const GAVE_UP: &str = "its lease";
+
+/// The event with which the claim of this fence ended.
+pub(super) fn became(history: &History, job: Uuid, fence: i64) -> Option<&Event> {
+    let events = history.events.get(&job)?;
+    let claim = events
+        .iter()
+        .position(|event| event.fence() == Some(fence))?;
+    events[claim + 1..]
+        .iter()
+        .find(|event| ENDS.contains(&event.kind.as_str()))
 }
 
 /// The kinds with which a claim ends.
@@ -185,11 +225,7 @@ const ENDS: [&str; 7] = [
 ];
 
 /// Each success has its handler that ended well, under the fence of the claim before it.
-fn check_successes(
-    history: &History,
-    runs: &BTreeMap<Uuid, BTreeMap<i64, Run>>,
-    verdict: &mut Verdict,
-) {
+fn check_successes(history: &History, runs: &Runs, verdict: &mut Verdict) {
     for (job, events) in &history.events {
         let mut claimed = None;
         for event in events {
@@ -229,7 +265,7 @@ fn check_overlaps(history: &History, job: Uuid, runs: &BTreeMap<i64, Run>, verdi
 }
 
 /// A host that stood still does not know the time; only there may an older run go on beside a newer one.
-fn stood_still(history: &History, job: Uuid, run: &Run) -> bool {
+pub(super) fn stood_still(history: &History, job: Uuid, run: &Run) -> bool {
     let runner = history.runner_of(job, run.fence);
     history.faults.iter().any(|fault| {
         matches!(&fault.what, What::Paused(paused) if Some(paused.as_str()) == runner)

@@ -1,0 +1,69 @@
+//! Depth: the rate of the first jobs of a long queue, beside the rate of as many alone.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use tokio::time::timeout;
+
+use super::drain::prepared;
+use super::{PATIENCE, Run};
+use crate::Result;
+use crate::cluster::{Database, Schema};
+use crate::noop::NoopRunner;
+use crate::raw;
+use crate::report::{BASE, PRODUCT, Place, Unit};
+
+/// Runs the workload.
+///
+/// # Errors
+/// When anything of it fails.
+pub async fn run(run: &mut Run<'_>) -> Result<()> {
+    let measured = run.scale.drains.first().copied().unwrap_or_default();
+    for round in 0..run.scale.rounds {
+        let place = Place {
+            workload: "depth",
+            round,
+        };
+        for (schema, subject) in [(Schema::Product, PRODUCT), (Schema::Raw, BASE)] {
+            let mut rates = [0.0; 2];
+            for (rate, behind) in rates.iter_mut().zip([0, run.scale.behind]) {
+                let database = prepared(run.bench, schema, measured + behind, 0).await?;
+                *rate = rate_of_first(&database, schema, measured).await?;
+                run.bench.remove(database).await?;
+            }
+            let [alone, deep] = rates;
+            run.report
+                .keep(place, "alone", subject, alone, Unit::PerSecond);
+            run.report
+                .keep(place, "with many behind", subject, deep, Unit::PerSecond);
+            run.report.keep(
+                place,
+                "with many behind, of alone",
+                subject,
+                deep / alone,
+                Unit::Ratio,
+            );
+        }
+    }
+    Ok(())
+}
+
+/// How many handlers a second, until so many have run.
+async fn rate_of_first(database: &Database, schema: Schema, jobs: u64) -> Result<f64> {
+    if schema == Schema::Raw {
+        let (count, begun) = (Arc::new(AtomicU64::new(0)), Instant::now());
+        timeout(
+            PATIENCE,
+            raw::work(&database.pool, jobs, Arc::clone(&count)),
+        )
+        .await??;
+        return Ok(count.load(Ordering::Relaxed) as f64 / begun.elapsed().as_secs_f64());
+    }
+    let runner = NoopRunner::start(&database.url, &[], None).await?;
+    let begun = Instant::now();
+    timeout(PATIENCE, runner.seen.reaches(jobs)).await?;
+    let seconds = begun.elapsed().max(Duration::from_micros(1)).as_secs_f64();
+    runner.stop().await?;
+    Ok(jobs as f64 / seconds)
+}

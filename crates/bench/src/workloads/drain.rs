@@ -1,0 +1,135 @@
+//! Drain: one runner, everything queued beforehand, until the database says that all is done.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::{Duration, Instant};
+
+use tokio::time::timeout;
+
+use super::{PATIENCE, Run};
+use crate::Result;
+use crate::cluster::{Bench, Database, Schema};
+use crate::noop::NoopRunner;
+use crate::raw;
+use crate::report::{BASE, PRODUCT, Place, Unit};
+use crate::seed;
+
+/// Runs the workload for each size.
+///
+/// # Errors
+/// When anything of it fails.
+pub async fn run(run: &mut Run<'_>) -> Result<()> {
+    for round in 0..run.scale.rounds {
+        for &jobs in &run.scale.drains {
+            round_of(
+                run,
+                Place {
+                    workload: "drain",
+                    round,
+                },
+                jobs,
+                0,
+            )
+            .await?;
+        }
+    }
+    Ok(())
+}
+
+/// The same for the first size, among finished jobs.
+///
+/// # Errors
+/// When anything of it fails.
+pub async fn run_retained(run: &mut Run<'_>) -> Result<()> {
+    let jobs = run.scale.drains.first().copied().unwrap_or_default();
+    for round in 0..run.scale.rounds {
+        round_of(
+            run,
+            Place {
+                workload: "retained",
+                round,
+            },
+            jobs,
+            run.scale.retained,
+        )
+        .await?;
+    }
+    Ok(())
+}
+
+async fn round_of(run: &mut Run<'_>, place: Place<'_>, jobs: u64, retained: u64) -> Result<()> {
+    let metric = format!("{jobs} jobs");
+    for turn in 0..2 {
+        // Whoever goes first finds the machine as the round before left it: by turns.
+        let (schema, subject) = if (turn + place.round).is_multiple_of(2) {
+            (Schema::Product, PRODUCT)
+        } else {
+            (Schema::Raw, BASE)
+        };
+        let database = prepared(run.bench, schema, jobs, retained).await?;
+        let rate = rate(&database, schema, jobs).await?;
+        run.bench.remove(database).await?;
+        run.report
+            .keep(place, &metric, subject, rate, Unit::PerSecond);
+    }
+    for peer in run.peers {
+        let database = run.bench.database(Schema::Empty).await?;
+        peer.set_up(&database).await?;
+        if retained == 0 || peer.retain(&database, retained).await? {
+            peer.fill(&database, jobs).await?;
+            database.settle().await?;
+            let rate = peer.drain(&database, jobs, PATIENCE).await?;
+            run.report
+                .keep(place, &metric, &peer.name, rate, Unit::PerSecond);
+        }
+        run.bench.remove(database).await?;
+    }
+    Ok(())
+}
+
+/// A database with jobs queued, settled.
+///
+/// # Errors
+/// When it cannot be made.
+pub async fn prepared(bench: &Bench, schema: Schema, jobs: u64, retained: u64) -> Result<Database> {
+    let database = bench.database(schema).await?;
+    seed::retain(&database.pool, retained).await?;
+    match schema {
+        Schema::Raw => seed::queue_raw(&database.pool, jobs).await?,
+        Schema::Product | Schema::Empty => seed::queue(&database.pool, jobs).await?,
+    }
+    database.settle().await?;
+    Ok(database)
+}
+
+async fn rate(database: &Database, schema: Schema, jobs: u64) -> Result<f64> {
+    let seconds = match schema {
+        Schema::Raw => {
+            let begun = Instant::now();
+            timeout(
+                PATIENCE,
+                raw::work(&database.pool, jobs, Arc::new(AtomicU64::new(0))),
+            )
+            .await??;
+            begun.elapsed()
+        }
+        Schema::Product | Schema::Empty => drained_by_product(database, jobs).await?,
+    };
+    Ok(jobs as f64 / seconds.as_secs_f64())
+}
+
+/// How long a runner takes, from the moment that it serves until nothing is left in the database.
+///
+/// # Errors
+/// When it does not come to an end.
+pub async fn drained_by_product(database: &Database, jobs: u64) -> Result<Duration> {
+    let runner = NoopRunner::start(&database.url, &[], None).await?;
+    let begun = Instant::now();
+    timeout(PATIENCE, runner.seen.reaches(jobs)).await?;
+    while seed::is_anything_left(&database.pool).await? {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let taken = begun.elapsed();
+    runner.stop().await?;
+    Ok(taken)
+}

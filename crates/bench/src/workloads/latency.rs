@@ -1,0 +1,220 @@
+//! Latency: from the committed enqueue, or from the call, to the first instruction of the handler.
+
+use std::time::{Duration, Instant};
+
+use jobs::{NewJob, Store, StoreOptions};
+use serde_json::json;
+use sqlx::PgPool;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use super::drain::{drained_by_product, prepared};
+use super::{PATIENCE, Run};
+use crate::Result;
+use crate::cluster::{Database, Schema};
+use crate::load::Client;
+use crate::noop::{NoopRunner, PROBE};
+use crate::report::{PRODUCT, Place, Unit};
+use crate::seed;
+use crate::serve::{Served, Service};
+use crate::stats::percentile;
+
+/// Between two probes.
+const PAUSE: Duration = Duration::from_millis(10);
+/// How often a load is fed.
+const TICK: Duration = Duration::from_millis(20);
+/// The longest that a dropped wake-up may cost here.
+const POLL: &str = "1";
+
+/// Runs the workload.
+///
+/// # Errors
+/// When anything of it fails.
+pub async fn run(run: &mut Run<'_>) -> Result<()> {
+    for round in 0..run.scale.rounds {
+        let place = Place {
+            workload: "latency",
+            round,
+        };
+        let database = run.bench.database(Schema::Product).await?;
+        let probes = run.scale.probes;
+        let mut runner = NoopRunner::start(
+            &database.url,
+            &[("RUNNER_POLL_INTERVAL_SECONDS", POLL)],
+            None,
+        )
+        .await?;
+        let store = Store::new(&StoreOptions::new(database.url.clone(), 4, "bench"))?;
+        let taken = commits(&database.pool, probes).await?;
+        keep(run, place, "idle, one commit alone", &taken);
+        let taken = by_library(&mut runner, &store, probes).await?;
+        keep(run, place, "idle, library", &taken);
+        let taken = by_sql(&mut runner, &database.pool, probes).await?;
+        keep(run, place, "idle, SQL and notify", &taken);
+        let taken = by_trigger(run, &mut runner, &database, probes).await?;
+        keep(run, place, "idle, trigger_runner, from the call", &taken);
+        let taken = unannounced(&mut runner, &database.pool, probes.div_ceil(50)).await?;
+        keep(run, place, "idle, every wake-up dropped", &taken);
+        store.close().await;
+        runner.stop().await?;
+        run.bench.remove(database).await?;
+        under_load(run, place).await?;
+        peers(run, place).await?;
+    }
+    Ok(())
+}
+
+fn keep(run: &mut Run<'_>, place: Place<'_>, metric: &str, milliseconds: &[f64]) {
+    for (word, fraction) in [("p50", 0.5), ("p99", 0.99)] {
+        let value = percentile(milliseconds, fraction).unwrap_or_default();
+        run.report.keep(
+            place,
+            &format!("{metric}, {word}"),
+            PRODUCT,
+            value,
+            Unit::Milliseconds,
+        );
+    }
+}
+
+/// From `since` to the next probe's beginning.
+async fn until_begun(runner: &mut NoopRunner, since: Instant) -> Result<f64> {
+    let begun = timeout(PATIENCE, runner.probes.recv())
+        .await?
+        .ok_or("the runner has ended")?;
+    Ok(begun.saturating_duration_since(since).as_secs_f64() * 1000.0)
+}
+
+async fn by_library(runner: &mut NoopRunner, store: &Store, probes: usize) -> Result<Vec<f64>> {
+    let mut taken = Vec::new();
+    for id in 0..probes {
+        store
+            .submit(NewJob::new(PROBE.parse()?, json!({"id": id})), "bench")
+            .await?;
+        taken.push(until_begun(runner, Instant::now()).await?);
+        tokio::time::sleep(PAUSE).await;
+    }
+    Ok(taken)
+}
+
+async fn by_sql(runner: &mut NoopRunner, pool: &PgPool, probes: usize) -> Result<Vec<f64>> {
+    let mut taken = Vec::new();
+    for _ in 0..probes {
+        enqueue(pool).await?;
+        let committed = Instant::now();
+        sqlx::query("notify ops_jobs").execute(pool).await?;
+        taken.push(until_begun(runner, committed).await?);
+        tokio::time::sleep(PAUSE).await;
+    }
+    Ok(taken)
+}
+
+/// What the machine takes for a commit just now, of which every claim has one.
+async fn commits(pool: &PgPool, probes: usize) -> Result<Vec<f64>> {
+    sqlx::raw_sql("create table bench_commits (id int)")
+        .execute(pool)
+        .await?;
+    let mut taken = Vec::new();
+    for _ in 0..probes {
+        let begun = Instant::now();
+        sqlx::query("insert into bench_commits values (1)")
+            .execute(pool)
+            .await?;
+        taken.push(begun.elapsed().as_secs_f64() * 1000.0);
+        tokio::time::sleep(PAUSE).await;
+    }
+    Ok(taken)
+}
+
+async fn enqueue(pool: &PgPool) -> Result<()> {
+    sqlx::query("select ops_enqueue('probe')")
+        .execute(pool)
+        .await?;
+    Ok(())
+}
+
+/// Nobody tells the runner: it finds the job when it looks.
+async fn unannounced(runner: &mut NoopRunner, pool: &PgPool, probes: usize) -> Result<Vec<f64>> {
+    let mut taken = Vec::new();
+    for _ in 0..probes {
+        enqueue(pool).await?;
+        taken.push(until_begun(runner, Instant::now()).await?);
+    }
+    Ok(taken)
+}
+
+async fn by_trigger(
+    run: &Run<'_>,
+    runner: &mut NoopRunner,
+    database: &Database,
+    probes: usize,
+) -> Result<Vec<f64>> {
+    let served = Served::start(
+        run.program,
+        Service::ControlPlane,
+        &database.url,
+        runner.url(),
+    )
+    .await?;
+    let mut client = Client::connect(&served.trigger()).await?;
+    let mut taken = Vec::new();
+    for _ in 0..probes {
+        let called = Instant::now();
+        client.send().await?;
+        taken.push(until_begun(runner, called).await?);
+        tokio::time::sleep(PAUSE).await;
+    }
+    served.process.kill().await?;
+    Ok(taken)
+}
+
+/// The same beside a load of half of what a drain reaches in this very round.
+async fn under_load(run: &mut Run<'_>, place: Place<'_>) -> Result<()> {
+    let jobs = run.scale.drains.first().copied().unwrap_or_default();
+    let database = prepared(run.bench, Schema::Product, jobs, 0).await?;
+    let half = jobs as f64 / drained_by_product(&database, jobs).await?.as_secs_f64() / 2.0;
+    let mut runner = NoopRunner::start(&database.url, &[], None).await?;
+    let (mut feeding, pool) = (JoinSet::new(), database.pool.clone());
+    feeding.spawn(async move {
+        let (begun, mut fed) = (Instant::now(), 0);
+        loop {
+            let due = (begun.elapsed().as_secs_f64() * half) as u64;
+            seed::queue(&pool, due.saturating_sub(fed)).await?;
+            fed = fed.max(due);
+            sqlx::query("notify ops_jobs").execute(&pool).await?;
+            tokio::time::sleep(TICK).await;
+        }
+        #[expect(unreachable_code, reason = "gives the task its type")]
+        Result::Ok(())
+    });
+    let store = Store::new(&StoreOptions::new(database.url.clone(), 2, "bench"))?;
+    let taken = by_library(&mut runner, &store, run.scale.probes).await?;
+    feeding.shutdown().await;
+    store.close().await;
+    runner.stop().await?;
+    keep(run, place, "at half the drain rate, library", &taken);
+    run.bench.remove(database).await
+}
+
+async fn peers(run: &mut Run<'_>, place: Place<'_>) -> Result<()> {
+    for peer in run.peers {
+        let database = run.bench.database(Schema::Empty).await?;
+        peer.set_up(&database).await?;
+        let said = peer
+            .say(&database, &["lat", &run.scale.probes.to_string(), "60"])
+            .await?;
+        for (word, value) in [("p50", said.p50_ms), ("p99", said.p99_ms)] {
+            if let Some(value) = value {
+                run.report.keep(
+                    place,
+                    &format!("idle, from the call, {word}"),
+                    &peer.name,
+                    value,
+                    Unit::Milliseconds,
+                );
+            }
+        }
+        run.bench.remove(database).await?;
+    }
+    Ok(())
+}

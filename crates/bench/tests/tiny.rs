@@ -1,0 +1,137 @@
+//! Every workload, so small that it says nothing of speed: what it counts is right, and it comes to an end.
+#![expect(
+    clippy::expect_used,
+    clippy::panic,
+    reason = "helpers of tests fail as tests do"
+)]
+
+use bench::cluster::{Bench, Schema};
+use bench::report::{BASE, PRODUCT, Report};
+use bench::scale::Scale;
+use bench::workloads::drain::{drained_by_product, prepared};
+use bench::workloads::{Run, Workload};
+use bench::{raw, seed};
+use local_postgres::Mode;
+
+async fn report(workload: Workload) -> Report {
+    let bench = Bench::start(Mode::Test, None).await.expect("a cluster");
+    let mut report = Report::default();
+    let scale = Scale::tiny();
+    let mut run = Run {
+        bench: &bench,
+        scale: &scale,
+        peers: &[],
+        program: Some(env!("CARGO_BIN_EXE_bench")),
+        report: &mut report,
+    };
+    workload
+        .run(&mut run)
+        .await
+        .unwrap_or_else(|error| panic!("{workload:?}: {error}"));
+    bench.stop().await.expect("stopped");
+    report
+}
+
+fn both(report: &Report, workload: &str, metric: &str) {
+    for subject in [PRODUCT, BASE] {
+        let values = report.values(workload, metric, subject);
+        assert_eq!(values.len(), 1, "{workload}, {metric}, {subject}");
+        assert!(values[0].is_finite() && values[0] >= 0.0, "{values:?}");
+    }
+}
+
+#[tokio::test]
+async fn the_product_and_raw_sql_write_the_same_rows_and_events() {
+    let bench = Bench::start(Mode::Test, None).await.expect("a cluster");
+    let product = prepared(&bench, Schema::Product, 50, 10)
+        .await
+        .expect("a database");
+    drained_by_product(&product, 50).await.expect("drained");
+    let base = prepared(&bench, Schema::Raw, 50, 10)
+        .await
+        .expect("a database");
+    raw::work(&base.pool, 50, std::sync::Arc::default())
+        .await
+        .expect("worked");
+    for database in [product, base] {
+        let counts = seed::counts(&database.pool).await.expect("counts");
+        assert_eq!(counts, (60, 180), "60 jobs with three events each");
+        assert!(
+            !seed::is_anything_left(&database.pool)
+                .await
+                .expect("an answer")
+        );
+        bench.remove(database).await.expect("removed");
+    }
+    bench.stop().await.expect("stopped");
+}
+
+#[tokio::test]
+async fn enqueue() {
+    let report = report(Workload::Enqueue).await;
+    for metric in ["SQL, 1 at once", "SQL, 16 at once", "SQL, 1000 a statement"] {
+        both(&report, "enqueue", metric);
+    }
+}
+
+#[tokio::test]
+async fn drain() {
+    both(&report(Workload::Drain).await, "drain", "200 jobs");
+}
+
+#[tokio::test]
+async fn retained() {
+    both(&report(Workload::Retained).await, "retained", "200 jobs");
+}
+
+#[tokio::test]
+async fn depth() {
+    both(
+        &report(Workload::Depth).await,
+        "depth",
+        "with many behind, of alone",
+    );
+}
+
+#[tokio::test]
+async fn bloat() {
+    both(&report(Workload::Bloat).await, "bloat", "last window");
+}
+
+#[tokio::test]
+async fn http() {
+    let report = report(Workload::Http).await;
+    both(&report, "http", "creates, 64 connections");
+    both(&report, "http", "creates, 1 connections, p99");
+}
+
+#[tokio::test]
+async fn latency() {
+    let report = report(Workload::Latency).await;
+    for metric in [
+        "idle, one commit alone, p50",
+        "idle, library, p50",
+        "idle, SQL and notify, p50",
+        "idle, trigger_runner, from the call, p50",
+        "idle, every wake-up dropped, p50",
+        "at half the drain rate, library, p99",
+    ] {
+        assert_eq!(
+            report.values("latency", metric, PRODUCT).len(),
+            1,
+            "{metric}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn memory() {
+    let report = report(Workload::Memory).await;
+    for metric in ["control plane, creates by 64", "runner, draining 100"] {
+        let values = report.values("memory", metric, PRODUCT);
+        assert!(
+            values.iter().all(|megabytes| *megabytes > 1.0) && values.len() == 1,
+            "{metric}"
+        );
+    }
+}

@@ -1,0 +1,281 @@
+//! Group commit: what is asked for while an earlier group is being committed goes together in the next. A lone caller
+//! waits for nobody. Knows no statement, and nothing of what is asked.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use futures_util::future::BoxFuture;
+use tokio::sync::oneshot;
+use tokio::task::JoinSet;
+
+/// So many go into one statement at most.
+const MOST: usize = 500;
+/// And so many bytes, by estimate.
+const HEAVIEST: usize = 4 * 1024 * 1024;
+/// So many groups are under way at once: while some wait for the disk, the next is worked on.
+const LANES: usize = 4;
+
+/// Does what a group asks for, together; gives the answers in the same order.
+pub(super) type Settle<Asked, Answer> =
+    Box<dyn Fn(Vec<Asked>) -> BoxFuture<'static, Vec<Answer>> + Send>;
+
+struct Waiting<Asked, Answer> {
+    asked: Asked,
+    weight: usize,
+    tell: oneshot::Sender<Answer>,
+}
+
+struct State<Asked, Answer> {
+    waiting: VecDeque<Waiting<Asked, Answer>>,
+    lanes: usize,
+    /// The groups under way. They are nobody else's: a caller who waits no longer must not cut off the others of its group.
+    tasks: JoinSet<()>,
+}
+
+/// Callers who ask for the same kind of thing.
+pub(super) struct Group<Asked, Answer> {
+    state: Arc<Mutex<State<Asked, Answer>>>,
+}
+
+impl<Asked, Answer> fmt::Debug for Group<Asked, Answer> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Group").finish_non_exhaustive()
+    }
+}
+
+impl<Asked, Answer> Clone for Group<Asked, Answer> {
+    fn clone(&self) -> Self {
+        Self {
+            state: Arc::clone(&self.state),
+        }
+    }
+}
+
+impl<Asked, Answer> Default for Group<Asked, Answer> {
+    fn default() -> Self {
+        let state = State {
+            waiting: VecDeque::new(),
+            lanes: 0,
+            tasks: JoinSet::new(),
+        };
+        Self {
+            state: Arc::new(Mutex::new(state)),
+        }
+    }
+}
+
+impl<Asked: Send + 'static, Answer: Send + 'static> Group<Asked, Answer> {
+    /// Asks, alone or with others; `None` when the group broke down before it was answered. `settle` is that of whoever
+    /// finds a lane free, and serves all who come meanwhile: it must be the same for all.
+    pub(super) async fn ask(
+        &self,
+        asked: Asked,
+        weight: usize,
+        settle: impl FnOnce() -> Settle<Asked, Answer>,
+    ) -> Option<Answer> {
+        self.put(asked, weight, LANES, settle).await.ok()
+    }
+
+    /// Asks without caring for an answer, one group after the other.
+    pub(super) fn tell(&self, asked: Asked, settle: impl FnOnce() -> Settle<Asked, Answer>) {
+        drop(self.put(asked, 0, 1, settle));
+    }
+
+    fn put(
+        &self,
+        asked: Asked,
+        weight: usize,
+        lanes: usize,
+        settle: impl FnOnce() -> Settle<Asked, Answer>,
+    ) -> oneshot::Receiver<Answer> {
+        let (tell, told) = oneshot::channel();
+        let mut state = lock(&self.state);
+        state.waiting.push_back(Waiting {
+            asked,
+            weight,
+            tell,
+        });
+        if state.lanes < lanes {
+            state.lanes += 1;
+            while state.tasks.try_join_next().is_some() {}
+            let lane = Lane {
+                state: Arc::clone(&self.state),
+                is_given_back: false,
+            };
+            state.tasks.spawn(serve(lane, settle()));
+        }
+        told
+    }
+}
+
+/// A place among those who serve, given back however its holder ends.
+struct Lane<Asked, Answer> {
+    state: Arc<Mutex<State<Asked, Answer>>>,
+    is_given_back: bool,
+}
+
+impl<Asked, Answer> Lane<Asked, Answer> {
+    /// What waits, up to the limits. When nothing does, the lane is given back in the same breath, so that whoever comes
+    /// next finds it free.
+    fn next(&mut self) -> Vec<Waiting<Asked, Answer>> {
+        let mut state = lock(&self.state);
+        let (mut group, mut weight) = (Vec::new(), 0);
+        while let Some(next) = state.waiting.front() {
+            weight += next.weight;
+            if group.len() == MOST || (weight > HEAVIEST && !group.is_empty()) {
+                break;
+            }
+            group.extend(state.waiting.pop_front());
+        }
+        if group.is_empty() {
+            state.lanes -= 1;
+            self.is_given_back = true;
+        }
+        group
+    }
+}
+
+impl<Asked, Answer> Drop for Lane<Asked, Answer> {
+    fn drop(&mut self) {
+        if self.is_given_back {
+            return;
+        }
+        let mut state = lock(&self.state);
+        state.lanes -= 1;
+        // With the last lane broken down nobody comes for these: the end of their channels tells them.
+        if state.lanes == 0 {
+            state.waiting.clear();
+        }
+    }
+}
+
+async fn serve<Asked, Answer>(mut lane: Lane<Asked, Answer>, settle: Settle<Asked, Answer>) {
+    loop {
+        let group = lane.next();
+        if group.is_empty() {
+            return;
+        }
+        let (asked, tell): (Vec<_>, Vec<_>) = group
+            .into_iter()
+            .map(|waiting| (waiting.asked, waiting.tell))
+            .unzip();
+        for (tell, answer) in tell.into_iter().zip(settle(asked).await) {
+            // Whoever asked may have gone.
+            let _ = tell.send(answer);
+        }
+    }
+}
+
+fn lock<Asked, Answer>(
+    state: &Mutex<State<Asked, Answer>>,
+) -> MutexGuard<'_, State<Asked, Answer>> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::sync::Semaphore;
+
+    use super::*;
+
+    /// Answers each with how many went together, once it is let.
+    fn counted(gate: &Arc<Semaphore>) -> impl FnOnce() -> Settle<u32, (u32, usize)> {
+        let gate = Arc::clone(gate);
+        move || {
+            Box::new(move |asked: Vec<u32>| {
+                let gate = Arc::clone(&gate);
+                Box::pin(async move {
+                    gate.acquire().await.expect("open").forget();
+                    assert!(!asked.contains(&666), "broken down");
+                    let count = asked.len();
+                    asked.into_iter().map(|one| (one, count)).collect()
+                })
+            })
+        }
+    }
+
+    #[tokio::test]
+    async fn a_lone_caller_waits_for_nobody() {
+        let (group, gate) = (Group::default(), Arc::new(Semaphore::new(3)));
+        for number in 0..3 {
+            assert_eq!(
+                group.ask(number, 0, counted(&gate)).await,
+                Some((number, 1))
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn what_comes_while_others_are_under_way_goes_together_and_each_has_its_own_answer() {
+        let (group, gate) = (Group::default(), Arc::new(Semaphore::new(0)));
+        let mut callers = JoinSet::new();
+        let mut call = |number| {
+            let (group, gate) = (group.clone(), Arc::clone(&gate));
+            callers.spawn(async move { (number, group.ask(number, 0, counted(&gate)).await) });
+        };
+        let waiting = async |count| {
+            // First let those come who were called.
+            for _ in 0..1000 {
+                tokio::task::yield_now().await;
+            }
+            assert_eq!(lock(&group.state).waiting.len(), count);
+        };
+        for number in 0..LANES {
+            call(u32::try_from(number).expect("few"));
+            waiting(0).await;
+        }
+        (10..110).for_each(call);
+        waiting(100).await;
+        gate.add_permits(100);
+        let mut together = 0;
+        while let Some(answered) = callers.join_next().await {
+            let (number, answer) = answered.expect("no panic");
+            let (own, count) = answer.expect("an answer");
+            assert_eq!(own, number);
+            together = together.max(count);
+        }
+        assert_eq!(together, 100);
+    }
+
+    #[tokio::test]
+    async fn heavy_ones_are_not_put_together() {
+        let (group, gate) = (Group::default(), Arc::new(Semaphore::new(100)));
+        let asking = (0..10).map(|number| group.ask(number, HEAVIEST, counted(&gate)));
+        for answer in futures_util::future::join_all(asking).await {
+            assert_eq!(answer.map(|(_, count)| count), Some(1));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_caller_who_leaves_takes_nobody_along() {
+        let (group, gate) = (Group::default(), Arc::new(Semaphore::new(0)));
+        let mut impatient = Box::pin(group.ask(1, 0, counted(&gate)));
+        assert!(
+            tokio::time::timeout(Duration::from_millis(1), &mut impatient)
+                .await
+                .is_err()
+        );
+        let mut others = JoinSet::new();
+        for number in 2..10 {
+            let (group, gate) = (group.clone(), Arc::clone(&gate));
+            others.spawn(async move { group.ask(number, 0, counted(&gate)).await });
+        }
+        tokio::task::yield_now().await;
+        drop(impatient);
+        gate.add_permits(100);
+        while let Some(answer) = others.join_next().await {
+            assert!(answer.expect("no panic").is_some());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_group_that_breaks_down_leaves_nobody_waiting_and_the_next_is_served() {
+        let (group, gate) = (Group::default(), Arc::new(Semaphore::new(100)));
+        assert_eq!(group.ask(666, 0, counted(&gate)).await, None);
+        assert_eq!(group.ask(1, 0, counted(&gate)).await, Some((1, 1)));
+        assert_eq!(lock(&group.state).lanes, 0, "given back");
+    }
+}

@@ -1,0 +1,198 @@
+//! Sealed histories: what a superuser alters afterwards, past every trigger, is found with the event that it begins at.
+
+use jobs::{NewJob, Outcome, Verified};
+use serde_json::json;
+use sqlx::PgPool;
+use uuid::Uuid;
+
+use crate::database::{Database, TestRunner, name};
+
+/// A job with the events queued, running, retry_scheduled, running, succeeded.
+async fn lived(database: &Database) -> Uuid {
+    let runner = TestRunner::new("r1", &["a"]);
+    let new = NewJob {
+        max_attempts: Some(3),
+        ..NewJob::new(name("a"), json!({}))
+    };
+    let id = database.record_with(new).await.id;
+    for outcome in [
+        Outcome::Retry("later".to_owned()),
+        Outcome::Succeeded(json!(1)),
+    ] {
+        database
+            .type_in("update ops_jobs set run_at = now() where id = $1", id)
+            .await
+            .expect("due");
+        let taken = runner.take(database, id).await;
+        database
+            .store
+            .finish(taken.lease, outcome)
+            .await
+            .expect("recorded");
+    }
+    id
+}
+
+/// Sweeps until the whole history of the job is sealed.
+async fn sealed(database: &Database, id: Uuid) {
+    let covered = "select exists (select from ops_seals s join ops_jobs j on j.id = s.job_id where j.id = $1 and s.seq = j.event_seq)";
+    loop {
+        database.store.sweep("sweep:r1").await.expect("swept");
+        let done: bool = sqlx::query_scalar(covered)
+            .bind(id)
+            .fetch_one(&database.psql)
+            .await
+            .expect("an answer");
+        if done {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+}
+
+async fn force(psql: &PgPool, statements: &[&'static str], id: Uuid) {
+    let mut transaction = psql.begin().await.expect("a transaction");
+    sqlx::query("set local session_replication_role = replica")
+        .execute(&mut *transaction)
+        .await
+        .expect("no triggers");
+    for sql in statements {
+        sqlx::query(*sql)
+            .bind(id)
+            .execute(&mut *transaction)
+            .await
+            .expect("forced");
+    }
+    transaction.commit().await.expect("committed");
+}
+
+/// The events at which a seal does not fit any more.
+async fn broken(database: &Database) -> (Verified, Vec<(Uuid, Option<i32>)>) {
+    let mut found = Vec::new();
+    let verified = database
+        .store
+        .verify(|finding| {
+            if finding.subject == "seal" {
+                found.push((finding.job_id, finding.seq));
+            }
+        })
+        .await
+        .expect("an answer");
+    (verified, found)
+}
+
+#[tokio::test]
+async fn each_alteration_is_found_with_its_job_and_its_event() {
+    let database = Database::new().await;
+    let alterations: [(&[&'static str], i32); 7] = [
+        (
+            &[
+                "update ops_job_events set data = data || '{\"error\": \"none\"}' where job_id = $1 and seq = 3",
+            ],
+            3,
+        ),
+        (
+            &["update ops_job_events set actor = 'somebody' where job_id = $1 and seq = 1"],
+            1,
+        ),
+        (
+            &["delete from ops_job_events where job_id = $1 and seq = 5"],
+            5,
+        ),
+        (
+            &[
+                "delete from ops_job_events where job_id = $1 and seq = 3",
+                "update ops_job_events set seq = seq - 1 where job_id = $1 and seq = 4",
+                "update ops_job_events set seq = seq - 1 where job_id = $1 and seq = 5",
+            ],
+            3,
+        ),
+        (
+            &[
+                "update ops_job_events set seq = 6 where job_id = $1 and seq = 5",
+                "insert into ops_job_events (job_id, seq, kind, attempt) values ($1, 5, 'note', 2)",
+            ],
+            5,
+        ),
+        (
+            &[
+                "update ops_job_events set seq = 99 where job_id = $1 and seq = 2",
+                "update ops_job_events set seq = 2 where job_id = $1 and seq = 4",
+                "update ops_job_events set seq = 4 where job_id = $1 and seq = 99",
+            ],
+            2,
+        ),
+        (
+            &["update ops_seals set hashes[2] = sha256('a guess') where job_id = $1"],
+            2,
+        ),
+    ];
+    let mut expected = Vec::new();
+    let untouched = lived(&database).await;
+    for (_, seq) in &alterations {
+        expected.push((lived(&database).await, Some(*seq)));
+    }
+    for (id, _) in &expected {
+        sealed(&database, *id).await;
+    }
+    sealed(&database, untouched).await;
+    let (verified, found) = broken(&database).await;
+    assert_eq!((verified.seals, verified.findings), (8, 0), "{found:?}");
+    for ((statements, _), (id, _)) in alterations.iter().zip(&expected) {
+        force(&database.psql, statements, *id).await;
+    }
+    let (_, found) = broken(&database).await;
+    assert_eq!(found, expected);
+}
+
+#[tokio::test]
+async fn a_second_life_is_linked_to_the_first() {
+    let database = Database::new().await;
+    let id = database.record("a").await.id;
+    database
+        .store
+        .abort(id, "key:k", None)
+        .await
+        .expect("aborted");
+    sealed(&database, id).await;
+    database
+        .store
+        .retry(id, "key:k", None)
+        .await
+        .expect("queued");
+    database
+        .store
+        .abort(id, "key:k", None)
+        .await
+        .expect("aborted");
+    sealed(&database, id).await;
+    let (verified, found) = broken(&database).await;
+    assert_eq!((verified.seals, found.len()), (2, 0));
+    // Whoever alters the first life and seals it anew has the second one's seal against him.
+    let forged = [
+        "update ops_job_events set actor = 'somebody' where job_id = $1 and seq = 1",
+        "update ops_seals s set hashes = ops_event_hashes(s.job_id, 0, s.seq, null)
+         where s.job_id = $1 and s.seq = (select min(m.seq) from ops_seals m where m.job_id = $1)",
+    ];
+    force(&database.psql, &forged, id).await;
+    let (_, found) = broken(&database).await;
+    assert_eq!(found, [(id, Some(4))]);
+}
+
+#[tokio::test]
+async fn a_seal_is_never_changed_or_taken_away() {
+    let database = Database::new().await;
+    let id = database.record("a").await.id;
+    database
+        .store
+        .abort(id, "key:k", None)
+        .await
+        .expect("aborted");
+    sealed(&database, id).await;
+    for sql in [
+        "update ops_seals set seq = seq where job_id = $1",
+        "delete from ops_seals where job_id = $1",
+    ] {
+        database.type_in(sql, id).await.expect_err(sql);
+    }
+}
