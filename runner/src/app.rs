@@ -9,6 +9,7 @@ use jobs::{ClaimRequest, RunnerIdentity, RunnerReport, Store, StoreError};
 use service::{AppEnv, Flags, Readiness, Stop};
 use tokio::sync::{Mutex, Notify};
 
+use crate::backlog::Backlog;
 use crate::config::Limits;
 use crate::executions::Executions;
 use crate::lease_keeper::Leases;
@@ -178,36 +179,5 @@ impl App {
                 () = tokio::time::sleep(LOOK_AGAIN) => {}
             }
         }
-    }
-}
-
-/// Whether due work may be waiting for a slot, and the bell that says that it is time to look.
-#[derive(Debug, Default)]
-pub(crate) struct Backlog {
-    may_wait: AtomicBool,
-    look: Notify,
-}
-
-impl Backlog {
-    /// Notes whether something may be waiting.
-    pub(crate) fn note(&self, may_wait: bool) {
-        self.may_wait.store(may_wait, Ordering::Relaxed);
-    }
-
-    /// A slot is free again: worth a look if something may be waiting.
-    pub(crate) fn slot_freed(&self) {
-        if self.may_wait.load(Ordering::Relaxed) {
-            self.look.notify_one();
-        }
-    }
-
-    /// Work has become due.
-    pub(crate) fn work_arrived(&self) {
-        self.look.notify_one();
-    }
-
-    /// Ends when it is time to look.
-    pub(crate) async fn time_to_look(&self) {
-        self.look.notified().await;
     }
 }

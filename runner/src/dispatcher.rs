@@ -76,7 +76,6 @@ pub(crate) async fn tick(app: &Arc<App>) -> Result<usize, StoreError> {
     for _ in 0..app.slots.total().div_ceil(batch(app)) {
         slots.extend(app.slots.take_all());
         if slots.is_empty() {
-            app.backlog.note(true);
             break;
         }
         let asked = slots.len().min(batch(app));
@@ -92,12 +91,16 @@ pub(crate) async fn tick(app: &Arc<App>) -> Result<usize, StoreError> {
         };
         count += claimed;
         if claimed < asked {
+            drop(slots);
+            // Those that became free meanwhile were not told what this look has found.
+            app.backlog.slots_freed(&app.slots);
             return Ok(count);
         }
     }
     drop(slots);
     // There may be more, and slots for it.
-    app.backlog.slot_freed();
+    app.backlog.note(true);
+    app.backlog.slots_freed(&app.slots);
     Ok(count)
 }
 
@@ -116,7 +119,7 @@ async fn claim_batch(
     asked: usize,
 ) -> Result<usize, StoreError> {
     if !app.takes_work() || app.registry.terms().is_empty() {
-        app.backlog.note(app.registry.terms().is_empty());
+        app.backlog.note(false);
         return Ok(0);
     }
     let most = i64::try_from(asked).unwrap_or(i64::MAX);
@@ -127,6 +130,9 @@ async fn claim_batch(
         .await?;
     let alone = claimed.iter().any(|leased| leased.alone);
     app.backlog.note(alone || claimed.len() >= asked);
+    if at_work > 0 {
+        app.backlog.note_company();
+    }
     let held: Vec<_> = claimed
         .into_iter()
         .map(|leased| hold(app, leased))

@@ -115,7 +115,7 @@ pub(crate) async fn execute(app: Arc<App>, slot: Slot, leased: LeasedJob, held: 
         // Another job of the type may be claimed now.
         app.backlog.note(true);
     }
-    app.backlog.slot_freed();
+    app.backlog.slots_freed(&app.slots);
 }
 
 /// Removes the folder of the run. Many files may be in it; removing them keeps no other work waiting.

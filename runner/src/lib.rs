@@ -3,6 +3,7 @@
 mod api;
 mod app;
 mod artifacts;
+mod backlog;
 mod builder;
 mod config;
 mod context;

@@ -14,7 +14,8 @@ use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 
 use crate::api;
-use crate::app::{App, Backlog};
+use crate::app::App;
+use crate::backlog::Backlog;
 use crate::config::{Config, HintSource};
 use crate::dispatcher::dispatch;
 use crate::error::StartError;
