@@ -8,11 +8,13 @@ mod fleet;
 pub(crate) mod frame;
 mod gates;
 mod health;
+mod health_metrics;
 mod job;
 mod links;
 mod list;
 mod log;
 mod meta;
+mod metrics;
 mod new_job;
 pub(crate) mod openapi;
 mod params;
@@ -62,6 +64,7 @@ const OPEN: Gate = Gate::Open;
 const META: Gate = Gate::Meta;
 const JOBS: Gate = Gate::Behind(Flag::Jobs);
 const RUNNER: Gate = Gate::Behind(Flag::Runner);
+const METRICS: Gate = Gate::Behind(Flag::Metrics);
 const GATES: Gate = Gate::Behind(Flag::Gates);
 const SCHEDULES: Gate = Gate::Behind(Flag::Schedules);
 
@@ -124,6 +127,12 @@ fn routes() -> Vec<(&'static str, Gate, MethodRouter<Arc<App>>)> {
         ),
         ("/schedules/{name}/fires", SCHEDULES, get(schedules::fires)),
         ("/schedules/{name}/next", SCHEDULES, get(schedules::next)),
+        (
+            "/health/metrics",
+            METRICS,
+            get(health_metrics::health_metrics),
+        ),
+        ("/metrics", METRICS, get(metrics::metrics)),
         ("/meta", META, get(meta::meta)),
         ("/debug/env", OPEN, get(debug_env::debug_env)),
         ("/openapi.json", OPEN, get(docs::openapi_json)),
@@ -170,6 +179,11 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .merge(link_routes(&app.config))
         .merge(guard.clone().nest(BASE, ops.clone()))
         .merge(guard.nest(ALIAS, ops));
+    let router = match &app.metrics {
+        Some(metrics) => metrics.watch(router),
+        None => router,
+    };
+    let router = app.tracing.watch(router);
     edge::wear(router, app.config.cors.as_ref())
         .layer(from_fn_with_state(Arc::clone(&app), send_elsewhere))
         .with_state(app)

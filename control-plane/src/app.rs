@@ -5,6 +5,8 @@ use std::time::Duration;
 use axum::body::Bytes;
 use files::{Depot, Place, S3};
 use jobs::{Job, Name, NewJob, Pooler, Store, StoreError, StoreOptions};
+use service::metrics::Metrics;
+use service::trace::{Carried, Role, Span, Tracing};
 use service::{ArtifactStore, Flag, Flags, Problem, Stop};
 use uuid::Uuid;
 
@@ -35,6 +37,10 @@ pub(crate) struct App {
     pub(crate) links: Links,
     /// The API's description, without what is behind flags that are off.
     pub(crate) openapi: Bytes,
+    /// What it counts of itself; there whenever `FEATURE_METRICS` is on.
+    pub(crate) metrics: Option<Metrics>,
+    /// Makes its spans.
+    pub(crate) tracing: Tracing,
     /// Requested once the program is about to leave: it still serves, but is not ready any more.
     pub(crate) leaving: Stop,
     /// What the program was told.
@@ -66,6 +72,19 @@ impl App {
                 .map_err(StartError::RunnerClient)?,
             cursors: Cursors::new(&config.secret_key),
             links: Links::new(&config.secret_key),
+            metrics: config
+                .shared
+                .flags
+                .is_on(Flag::Metrics)
+                .then(|| Metrics::new("control-plane", env!("CARGO_PKG_VERSION")))
+                .transpose()
+                .map_err(StartError::Metrics)?,
+            tracing: Tracing::start(
+                &config.shared.traces,
+                "control-plane",
+                env!("CARGO_PKG_VERSION"),
+            )
+            .map_err(StartError::Traces)?,
             openapi: Bytes::from(openapi::served(&config).to_string()),
             leaving,
             config,
@@ -103,6 +122,35 @@ impl App {
             .iter()
             .filter_map(|stage| stage.job_type.as_ref())
             .try_for_each(|job_type| self.check_flag_of(job_type))
+    }
+
+    /// Begins the span of recording jobs, and has each of them bear it, so that its attempts are children of it.
+    pub(crate) fn causing(&self, cause: Option<&Carried>, new: &mut [NewJob]) -> Span {
+        let queue = new
+            .first()
+            .map_or_else(String::new, |job| job.queue.to_string());
+        let mut span = self.tracing.begin(
+            format!("send {queue}"),
+            Role::Producer,
+            cause,
+            [
+                ("messaging.system", "ops_jobs".into()),
+                ("messaging.operation.type", "send".into()),
+                ("messaging.operation.name", "send".into()),
+                ("messaging.destination.name", queue.into()),
+            ],
+        );
+        if let [_, _, ..] = new {
+            let count = i64::try_from(new.len()).unwrap_or(i64::MAX);
+            span.set("messaging.batch.message_count", count);
+        }
+        if let Some(carried) = span.carried() {
+            for job in new {
+                job.traceparent = Some(carried.traceparent.clone());
+                job.tracestate.clone_from(&carried.tracestate);
+            }
+        }
+        span
     }
 
     /// Puts what a trigger came to on record; where that fails, the job is none the worse for it.

@@ -5,6 +5,8 @@ use std::fmt;
 use std::time::Duration;
 
 use jobs::{Pause, StoreError};
+use service::metrics::MetricsError;
+use service::trace::TraceError;
 use service::{Problem, ServeError};
 
 /// After how long a client tries again when the database is away.
@@ -19,6 +21,10 @@ pub enum StartError {
     Files(files::FileError),
     /// The client for triggers cannot be made.
     RunnerClient(reqwest::Error),
+    /// What is counted for Prometheus cannot be set up.
+    Metrics(MetricsError),
+    /// Traces cannot be exported.
+    Traces(TraceError),
     /// The address cannot be listened on.
     Listen(ServeError),
     /// The signals that stop the program cannot be listened for.
@@ -31,6 +37,8 @@ impl fmt::Display for StartError {
             Self::Store(_) => "cannot prepare the connections to the database",
             Self::Files(_) => "cannot use the place for files",
             Self::RunnerClient(_) => "cannot prepare the connections to the runner",
+            Self::Metrics(_) => "cannot set up metrics",
+            Self::Traces(_) => "cannot set up traces",
             Self::Listen(_) => "cannot listen",
             Self::Signals(_) => "cannot listen for signals",
         })
@@ -43,6 +51,8 @@ impl Error for StartError {
             Self::Store(cause) => Some(cause),
             Self::Files(cause) => Some(cause),
             Self::RunnerClient(cause) => Some(cause),
+            Self::Metrics(cause) => Some(cause),
+            Self::Traces(cause) => Some(cause),
             Self::Listen(cause) => Some(cause),
             Self::Signals(cause) => Some(cause),
         }

@@ -13,13 +13,16 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use service::{ConnectionLimits, Listener, Stop, Stopper};
+use service::{ConnectionLimits, Flag, Listener, Stop, Stopper};
 use tokio::task::JoinSet;
 
 pub use crate::api::openapi::openapi;
 use crate::app::App;
 pub use crate::config::{Config, Limits, RunnerAddress, SETTINGS};
 pub use crate::error::StartError;
+
+/// How long until a database that was away, or has another schema, is asked again.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
 
 /// A control plane that serves; dropping it ends it at once.
 #[derive(Debug)]
@@ -58,9 +61,11 @@ pub async fn start(config: Config) -> Result<ControlPlane, StartError> {
     // One task: where either is still at work, the whole is.
     serving.spawn(async move {
         tokio::join!(
-            keep_live(app, stop.clone()),
+            keep_live(Arc::clone(&app), stop.clone()),
+            begin_counting(Arc::clone(&app), stop.clone()),
             service::serve(listener, router, limits, stop),
         );
+        app.tracing.stop().await;
     });
     tracing::info!(event = "started", %address, version = env!("CARGO_PKG_VERSION"));
     Ok(ControlPlane {
@@ -80,6 +85,20 @@ async fn keep_live(app: Arc<App>, stop: Stop) {
         () = reading => {}
     }
     app.live.end();
+}
+
+/// Has the database count what happens from now on; then whoever reads, ticks or keeps house keeps that up.
+async fn begin_counting(app: Arc<App>, stop: Stop) {
+    if !app.flags().is_on(Flag::Metrics) {
+        return;
+    }
+    while let Err(error) = app.store.count_jobs().await {
+        tracing::warn!(event = "counts_not_kept", %error);
+        tokio::select! {
+            () = stop.requested() => return,
+            () = tokio::time::sleep(ASK_AGAIN) => {}
+        }
+    }
 }
 
 impl ControlPlane {

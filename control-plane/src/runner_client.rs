@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use axum::http::StatusCode;
 use jobs::{Status, Trigger, TriggerAccepted, storable_text};
 use reqwest::Response;
+use service::trace::{Carried, Role, Tracing};
 use service::{Secret, http_client};
 use url::Url;
 use uuid::Uuid;
@@ -73,16 +74,50 @@ impl RunnerClient {
     }
 
     /// Asks the runner to take the job; whatever goes wrong is an answer too.
-    pub(crate) async fn trigger(&self, job_id: Uuid, request_id: &str) -> TriggerAnswer {
+    pub(crate) async fn trigger(
+        &self,
+        job_id: Uuid,
+        request_id: &str,
+        tracing: &Tracing,
+        cause: Option<&Carried>,
+    ) -> TriggerAnswer {
+        let mut span = tracing.begin(
+            "POST /run".to_owned(),
+            Role::Client,
+            cause,
+            [
+                ("http.request.method", "POST".into()),
+                ("messaging.message.id", job_id.to_string().into()),
+            ],
+        );
+        let answer = self
+            .trigger_as(job_id, request_id, span.carried().as_ref())
+            .await;
+        match answer {
+            TriggerAnswer::Accepted | TriggerAnswer::Busy | TriggerAnswer::NotQueued => {}
+            TriggerAnswer::Refused(_) => span.fail("refused"),
+            TriggerAnswer::Unreachable => span.fail("unreachable"),
+            TriggerAnswer::Strange(_) => span.fail("strange"),
+            TriggerAnswer::TooSlow => span.fail("timeout"),
+        }
+        answer
+    }
+
+    async fn trigger_as(
+        &self,
+        job_id: Uuid,
+        request_id: &str,
+        span: Option<&Carried>,
+    ) -> TriggerAnswer {
         let asked_at = Instant::now();
-        let mut answer = self.ask(job_id, request_id, self.timeout).await;
+        let mut answer = self.ask(job_id, request_id, span, self.timeout).await;
         if let Err(error) = &answer
             && broke_off(error)
         {
             // A kept connection may end just as it is used, whenever a runner is replaced. Asking again is safe: a
             // job is claimed once, however often it is triggered.
             let left = self.timeout.saturating_sub(asked_at.elapsed());
-            answer = self.ask(job_id, request_id, left).await;
+            answer = self.ask(job_id, request_id, span, left).await;
         }
         answer.unwrap_or_else(|error| explain(error, job_id))
     }
@@ -91,17 +126,22 @@ impl RunnerClient {
         &self,
         job_id: Uuid,
         request_id: &str,
+        span: Option<&Carried>,
         timeout: Duration,
     ) -> Result<TriggerAnswer, reqwest::Error> {
-        let response = self
+        let mut request = self
             .http
             .post(self.url.clone())
             .timeout(timeout)
             .header("X-Runner-Token", self.token.expose())
-            .header("X-Request-Id", request_id)
-            .json(&Trigger { job_id })
-            .send()
-            .await?;
+            .header("X-Request-Id", request_id);
+        if let Some(span) = span {
+            request = request.header("traceparent", &span.traceparent);
+            if let Some(state) = &span.tracestate {
+                request = request.header("tracestate", state);
+            }
+        }
+        let response = request.json(&Trigger { job_id }).send().await?;
         read(response, job_id).await
     }
 }

@@ -7,6 +7,7 @@ mod view;
 use std::sync::Arc;
 
 use axum::extract::State;
+use axum::response::Response;
 use axum::routing::{any, get, post};
 use axum::{Json, Router};
 use service::{Flag, Flags, Guard, KeySet, Problem, Readiness, edge, health, limits};
@@ -20,7 +21,13 @@ pub(crate) fn router(app: &Arc<App>, tokens: KeySet, flags: Flags) -> Router {
     let guarded = Router::new()
         .route("/run", post(run::run))
         .route("/tick", post(tick))
-        .route("/v1/meta", get(meta))
+        .route("/v1/meta", get(meta));
+    let guarded = if app.metrics.is_some() {
+        guarded.route("/metrics", get(metrics))
+    } else {
+        guarded
+    };
+    let guarded = guarded
         // Also an unknown path tells nothing to who has no token.
         .route("/", any(nothing))
         .route("/{*path}", any(nothing));
@@ -33,6 +40,11 @@ pub(crate) fn router(app: &Arc<App>, tokens: KeySet, flags: Flags) -> Router {
     };
     let open = health::routes().route("/readyz", get(readyz));
     let router = open.merge(Guard::runner_token(tokens).protect(guarded));
+    let router = match &app.metrics {
+        Some(metrics) => metrics.service.watch(router),
+        None => router,
+    };
+    let router = app.tracing.watch(router);
     edge::wear(router, None).with_state(Arc::clone(app))
 }
 
@@ -52,6 +64,8 @@ async fn tick(
     service::OptionalJson(()): service::OptionalJson<()>,
 ) -> Result<Json<TickView>, Problem> {
     run::refuse_unless_taking(&app)?;
+    let actor = app.identity.actor();
+    app.store.note_tick(&actor).await.map_err(problem)?;
     let done = crate::housekeeping::tick(&app).await.map_err(problem)?;
     let claimed = run::claim_due(&app).await?;
     Ok(Json(TickView {
@@ -63,6 +77,16 @@ async fn tick(
 
 async fn meta(State(app): State<Arc<App>>) -> Json<MetaView> {
     Json(MetaView::of(&app))
+}
+
+/// Prometheus reads it.
+async fn metrics(State(app): State<Arc<App>>) -> Result<Response, Problem> {
+    // There whenever the route is.
+    let metrics = app.metrics.as_ref().ok_or_else(Problem::internal)?;
+    metrics.page(&app).map_err(|error| {
+        tracing::error!(event = "metrics_not_encoded", %error);
+        Problem::internal()
+    })
 }
 
 async fn nothing() -> Problem {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use files::Depot;
 use jobs::{ClaimRequest, RunnerIdentity, RunnerReport, Store, StoreError};
+use service::trace::Tracing;
 use service::{AppEnv, Flags, Readiness, Stop};
 use tokio::sync::{Mutex, Notify};
 
@@ -13,6 +14,7 @@ use crate::backlog::Backlog;
 use crate::config::Limits;
 use crate::executions::Executions;
 use crate::lease_keeper::Leases;
+use crate::metrics::RunnerMetrics;
 use crate::outcome_file::Outcomes;
 use crate::registry::Registry;
 use crate::slots::Slots;
@@ -38,6 +40,10 @@ pub(crate) struct App {
     pub(crate) leases: Arc<Leases>,
     pub(crate) executions: Executions,
     pub(crate) outcomes: Outcomes,
+    /// What it counts of itself; there whenever `FEATURE_METRICS` is on.
+    pub(crate) metrics: Option<RunnerMetrics>,
+    /// Makes its spans.
+    pub(crate) tracing: Tracing,
     pub(crate) app_env: AppEnv,
     pub(crate) flags: Flags,
     /// Once it is requested, nothing new is taken.

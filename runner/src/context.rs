@@ -8,6 +8,7 @@ use files::Depot;
 use jobs::{LeaseKey, Name, ProgressKind, StageAtWork};
 use serde_json::{Value, json};
 use service::Stop;
+use service::trace::Carried;
 use tokio::sync::OnceCell;
 use uuid::Uuid;
 
@@ -41,6 +42,8 @@ pub struct Context {
     pub(crate) limit: u64,
     pub(crate) stop: Stop,
     pub(crate) term: Term,
+    /// The span of this attempt's handler.
+    pub(crate) span: Option<Carried>,
 }
 
 impl Context {
@@ -67,6 +70,12 @@ impl Context {
     /// The fencing number: it only grows, so that a side effect elsewhere can refuse one lower than it has seen.
     pub fn fence(&self) -> i64 {
         self.key.fence
+    }
+
+    /// The span that calls of the handler's own are children of: W3C `traceparent` and `tracestate`.
+    pub fn trace(&self) -> Option<(&str, Option<&str>)> {
+        let span = self.span.as_ref()?;
+        Some((&span.traceparent, span.tracestate.as_deref()))
     }
 
     /// Tells how far the work is, from 0.0 to 1.0; kept on the job and as an event. Told more often than about once a

@@ -6,6 +6,8 @@ use std::io;
 use std::time::Duration;
 
 use jobs::{Pause, StoreError};
+use service::metrics::MetricsError;
+use service::trace::TraceError;
 use service::{Problem, ServeError};
 
 /// Why a handler did not succeed.
@@ -53,6 +55,10 @@ pub enum StartError {
     WorkDir(io::Error),
     /// The client for `http` job types cannot be made.
     HttpClient(reqwest::Error),
+    /// What is counted for Prometheus cannot be set up.
+    Metrics(MetricsError),
+    /// Traces cannot be exported.
+    Traces(TraceError),
     /// The address cannot be served.
     Serve(ServeError),
     /// The thread that keeps the leases cannot be started.
@@ -77,6 +83,8 @@ impl fmt::Display for StartError {
             Self::Files(_) => f.write_str("cannot use the place for files"),
             Self::WorkDir(_) => f.write_str("cannot make the folder for runs (RUNNER_WORK_DIR)"),
             Self::HttpClient(_) => f.write_str("cannot make a client for http job types"),
+            Self::Metrics(_) => f.write_str("cannot set up metrics"),
+            Self::Traces(_) => f.write_str("cannot set up traces"),
             Self::Serve(_) => f.write_str("cannot serve"),
             Self::LeaseKeeper(_) => f.write_str("cannot start the lease keeper"),
             Self::Signals(_) => f.write_str("cannot listen for signals"),
@@ -96,6 +104,8 @@ impl Error for StartError {
             Self::Files(cause) => Some(cause),
             Self::WorkDir(cause) | Self::LeaseKeeper(cause) | Self::Signals(cause) => Some(cause),
             Self::HttpClient(cause) => Some(cause),
+            Self::Metrics(cause) => Some(cause),
+            Self::Traces(cause) => Some(cause),
             Self::Serve(cause) => Some(cause),
             Self::JobTypes(_) | Self::NameTaken(_) | Self::PartEnded(_) => None,
         }

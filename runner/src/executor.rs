@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jobs::{Finished, Lease, LeasedJob, Outcome, Part, Store, StoreError};
+use service::trace::{Carried, Role};
 use tokio::task::JoinSet;
 
 use crate::app::App;
@@ -18,6 +19,7 @@ use crate::output::Output;
 use crate::registry::JobType;
 use crate::reports::Reports;
 use crate::slots::Slot;
+use crate::spans::{Cause, process_span, settle_span, tell};
 
 /// What killing takes beside the grace: reading what is left, and telling.
 const AFTER_GRACE: Duration = Duration::from_secs(5);
@@ -36,10 +38,23 @@ pub(crate) async fn execute(app: Arc<App>, slot: Slot, leased: LeasedJob, held: 
         payload,
         timeout,
         part,
+        waited,
+        queue,
+        traceparent,
+        tracestate,
         ..
     } = leased;
+    let cause = Cause {
+        queue,
+        carried: traceparent.and_then(|parent| Carried::parse(&parent, tracestate.as_deref())),
+    };
     let (job_id, attempt, fence) = (lease.job_id(), lease.attempt(), lease.fence());
-    tracing::info!(event = "job_started", %job_id, job_type = %name, attempt, fence);
+    if let Some(metrics) = &app.metrics {
+        metrics.begun(name.as_str(), waited);
+    }
+    let wait_ms = waited.as_secs_f64() * 1000.0;
+    tracing::info!(event = "job_started", %job_id, job_type = %name, attempt, fence, wait_ms);
+    let mut span = process_span(&app, &cause, &name, &lease);
     let (outcome, limited) = match (app.registry.get(&name), part) {
         // Every stage is done: the database knows the result.
         (Ok(job_type), Part::End) => (
@@ -47,6 +62,12 @@ pub(crate) async fn execute(app: Arc<App>, slot: Slot, leased: LeasedJob, held: 
             job_type.terms.concurrency.is_some(),
         ),
         (Ok(job_type), part @ (Part::Whole | Part::Stage(_))) => {
+            let handling = app.tracing.begin(
+                format!("handle {name}"),
+                Role::Internal,
+                span.carried().as_ref(),
+                [],
+            );
             let context = Context {
                 key: lease.key(),
                 job_type: name.clone(),
@@ -65,9 +86,11 @@ pub(crate) async fn execute(app: Arc<App>, slot: Slot, leased: LeasedJob, held: 
                 limit: app.limits.upload_bytes,
                 stop: app.stop.clone(),
                 term: held.term.clone(),
+                span: handling.carried(),
             };
             let outcome = attempt_once(&app.store, job_type, &context, payload).await;
             clear_away(context).await;
+            drop(handling);
             (
                 masked(outcome, &job_type.masks),
                 job_type.terms.concurrency.is_some(),
@@ -79,13 +102,21 @@ pub(crate) async fn execute(app: Arc<App>, slot: Slot, leased: LeasedJob, held: 
             false,
         ),
     };
+    let took = begun.elapsed();
+    if let Some(metrics) = &app.metrics {
+        metrics.ended(name.as_str(), &outcome, took);
+    }
     let word = word(&outcome);
-    let duration_ms = begun.elapsed().as_secs_f64() * 1000.0;
+    let settling = settle_span(&app, &cause, &span);
+    let duration_ms = took.as_secs_f64() * 1000.0;
     app.outcomes
         .keep(lease.key(), lease.runner_id(), &outcome)
         .await;
     let key = lease.key();
     let finished = finish(&app, lease, outcome).await;
+    drop(settling);
+    tell(&mut span, word);
+    drop(span);
     // What may have been our own fault is offered once more in the next life.
     if !matches!(
         finished,
@@ -258,7 +289,7 @@ async fn finish(app: &App, mut lease: Lease, mut outcome: Outcome) -> Result<Fin
     }
 }
 
-fn word(outcome: &Outcome) -> &'static str {
+pub(crate) fn word(outcome: &Outcome) -> &'static str {
     match outcome {
         Outcome::Succeeded(_) => "succeeded",
         Outcome::Retry(_) => "retry",

@@ -116,6 +116,12 @@ pub(crate) async fn tick(app: &App) -> Result<Done, StoreError> {
             forgotten = swept.forgotten
         );
     }
+    if app.flags.is_on(Flag::Metrics)
+        && let Err(error) = app.store.keep_counts().await
+    {
+        // What was counted stays noted, and the next tick adds it up.
+        tracing::warn!(event = "counts_not_kept", %error);
+    }
     if let Err(error) = app.depot.sweep().await {
         // Nobody waits for it, and the next tick does it.
         tracing::warn!(event = "files_not_swept", %error);

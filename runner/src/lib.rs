@@ -23,6 +23,7 @@ mod late_outcomes;
 mod lease_keeper;
 mod lines;
 mod mask;
+mod metrics;
 mod outcome_file;
 mod output;
 mod payload_schema;
@@ -33,6 +34,7 @@ mod run_folder;
 mod running;
 mod secrets;
 mod slots;
+mod spans;
 mod supervised;
 mod work_dir;
 

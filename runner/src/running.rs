@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use files::{Depot, Place, S3};
 use jobs::{Pooler, RunnerIdentity, Store, StoreOptions};
-use service::{ArtifactStore, ConnectionLimits, Listener, Stop, Stopper};
+use service::trace::Tracing;
+use service::{ArtifactStore, ConnectionLimits, Flag, Listener, Stop, Stopper};
 use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 
@@ -27,6 +28,7 @@ use crate::identity::{self, NameLock};
 use crate::interruption::Interruption;
 use crate::late_outcomes::hand_in;
 use crate::lease_keeper::{LeaseKeeper, Leases};
+use crate::metrics::RunnerMetrics;
 use crate::outcome_file::Outcomes;
 use crate::registry::Registry;
 use crate::slots::Slots;
@@ -134,6 +136,15 @@ pub async fn start(mut config: Config, handlers: Handlers) -> Result<RunningRunn
     let listener = Listener::bind(config.bind, config.tls.as_ref())
         .await
         .map_err(StartError::Serve)?;
+    let metrics = config
+        .shared
+        .flags
+        .is_on(Flag::Metrics)
+        .then(RunnerMetrics::new)
+        .transpose()
+        .map_err(StartError::Metrics)?;
+    let tracing = Tracing::start(&config.shared.traces, "runner", env!("CARGO_PKG_VERSION"))
+        .map_err(StartError::Traces)?;
     let (stopper, stop) = Stop::new();
     let lease = config.limits.lease;
     let app = Arc::new(App {
@@ -151,6 +162,8 @@ pub async fn start(mut config: Config, handlers: Handlers) -> Result<RunningRunn
         executions: Executions::default(),
         // The folder that was named, not the one of this boot: the next boot looks there.
         outcomes: Outcomes::new(config.folders.work.clone()),
+        metrics,
+        tracing,
         app_env: config.shared.app_env,
         flags: config.shared.flags,
         stop,
@@ -336,6 +349,7 @@ async fn live(
         tracing::warn!(event = "not_signed_off", "the database did not answer");
     }
     keeper.stop().await;
+    app.tracing.stop().await;
     if let Some(lock) = name_lock {
         lock.release();
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::http::StatusCode;
 use jobs::NewJob;
+use service::trace::Caused;
 use service::{Caller, Fields, Json, Parse, Problem};
 
 use super::new_job::JobRequest;
@@ -48,13 +49,15 @@ impl Parse for BatchRequest {
 pub(crate) async fn submit_batch(
     State(app): State<Arc<App>>,
     caller: Caller,
+    caused: Caused,
     key: IdempotencyKey,
-    Json(BatchRequest(new)): Json<BatchRequest>,
+    Json(BatchRequest(mut new)): Json<BatchRequest>,
 ) -> Result<(StatusCode, axum::Json<BatchView>), Problem> {
     key.refuse("is not taken for a batch: send jobs that must not be doubled one by one to /jobs")?;
     for job in &new {
         app.check_flags_of(job)?;
     }
+    let _span = app.causing(caused.0.as_ref(), &mut new);
     let jobs = ask(app.store.submit_batch(&new, &caller.key_id.to_string())).await?;
     let jobs = jobs.into_iter().map(JobView::from).collect();
     Ok((StatusCode::CREATED, axum::Json(BatchView { jobs })))

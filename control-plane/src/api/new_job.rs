@@ -46,6 +46,8 @@ impl Parse for JobRequest {
             labels: labels.unwrap_or_default(),
             idempotency_key: None,
             stages: stages?,
+            traceparent: None,
+            tracestate: None,
         }))
     }
 }

@@ -55,6 +55,8 @@ use crate::config::Config;
         super::schedules::resume,
         super::schedules::fires,
         super::schedules::next,
+        super::health_metrics::health_metrics,
+        super::metrics::metrics,
         super::meta::meta,
         super::debug_env::debug_env,
         super::docs::openapi_json,

@@ -6,6 +6,7 @@ use axum::extract::{FromRequest, Request, State};
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use jobs::{Inputs, Submitted};
+use service::trace::Caused;
 use service::{Caller, Json, Problem, is_multipart};
 
 use super::BASE;
@@ -41,6 +42,7 @@ pub(super) const REPLAYED: (HeaderName, HeaderValue) = (
 pub(crate) async fn submit(
     State(app): State<Arc<App>>,
     caller: Caller,
+    caused: Caused,
     key: IdempotencyKey,
     request: Request,
 ) -> Result<Response, Problem> {
@@ -53,6 +55,7 @@ pub(crate) async fn submit(
     };
     app.check_flags_of(&new)?;
     new.idempotency_key = key.0;
+    let mut span = app.causing(caused.0.as_ref(), std::slice::from_mut(&mut new));
     let created_by = caller.key_id.to_string();
     let submitted = ask(app.store.submit_with(new, &inputs, &created_by)).await;
     if !matches!(submitted, Ok(Submitted::Created(_))) {
@@ -61,6 +64,7 @@ pub(crate) async fn submit(
     }
     Ok(match submitted? {
         Submitted::Created(job) => {
+            span.set("messaging.message.id", job.id.to_string());
             let location = [(header::LOCATION, format!("{BASE}/jobs/{}", job.id))];
             (
                 StatusCode::CREATED,

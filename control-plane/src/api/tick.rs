@@ -5,6 +5,7 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::{Extension, Json};
 use service::edge::RequestId;
+use service::trace::{Carried, Caused};
 use service::{Caller, Flag, OptionalJson, Problem};
 
 use super::views::TickView;
@@ -25,9 +26,14 @@ pub(crate) async fn tick(
     State(app): State<Arc<App>>,
     Extension(RequestId(request_id)): Extension<RequestId>,
     caller: Caller,
+    caused: Caused,
     OptionalJson(()): OptionalJson<()>,
 ) -> Result<Json<TickView>, Problem> {
     let actor = caller.key_id.to_string();
+    ask(app.store.note_tick(&actor)).await?;
+    if app.flags().is_on(Flag::Metrics) {
+        ask(app.store.keep_counts()).await?;
+    }
     let swept = ask(app.store.recover(&actor)).await?;
     let settled = if app.flags().is_on(Flag::Gates) {
         ask(app.store.settle_gates(&actor)).await?
@@ -40,7 +46,7 @@ pub(crate) async fn tick(
         settled,
         recovered: swept.recovered,
         expired: swept.expired,
-        triggered: trigger_due(&app, &request_id).await?,
+        triggered: trigger_due(&app, &request_id, caused.0.as_ref()).await?,
         fired,
     }))
 }
@@ -55,7 +61,7 @@ async fn fire_due(app: &App, actor: &str) -> Result<u64, Problem> {
 }
 
 /// How many jobs a runner took because of it: one or none.
-async fn trigger_due(app: &App, request_id: &str) -> Result<u64, Problem> {
+async fn trigger_due(app: &App, request_id: &str, cause: Option<&Carried>) -> Result<u64, Problem> {
     let Some(runner) = app
         .runner
         .as_ref()
@@ -74,7 +80,7 @@ async fn trigger_due(app: &App, request_id: &str) -> Result<u64, Problem> {
     else {
         return Ok(0);
     };
-    let answer = runner.trigger(id, request_id).await;
+    let answer = runner.trigger(id, request_id, &app.tracing, cause).await;
     app.note_trigger(id, &answer).await;
     Ok(u64::from(answer == TriggerAnswer::Accepted))
 }

@@ -9,6 +9,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use jobs::{Job, Status, Submitted};
 use service::edge::RequestId;
+use service::trace::Caused;
 use service::{Caller, Fields, Json, Parse, Problem, read};
 use uuid::Uuid;
 
@@ -87,17 +88,18 @@ pub(crate) async fn trigger_runner(
     State(app): State<Arc<App>>,
     Extension(RequestId(request_id)): Extension<RequestId>,
     caller: Caller,
+    caused: Caused,
     key: IdempotencyKey,
     Json(request): Json<TriggerRequest>,
 ) -> Result<Response, Problem> {
     let target = match request {
-        TriggerRequest::New(new) => record(&app, caller, key, *new).await?,
+        TriggerRequest::New(new) => record(&app, caller, &caused, key, *new).await?,
         TriggerRequest::Queued(id) => find(&app, key, id).await?,
     };
     match target {
         Target::Answered(response) => Ok(response),
         Target::Job(job, seen) => {
-            let response = nudge(&app, caller, &job, &request_id)
+            let response = nudge(&app, caller, &caused, &job, &request_id)
                 .await
                 .map_err(|problem| problem.with_member("job_id", job.id.to_string()))?;
             Ok(match seen {
@@ -112,18 +114,23 @@ pub(crate) async fn trigger_runner(
 async fn record(
     app: &App,
     caller: Caller,
+    caused: &Caused,
     key: IdempotencyKey,
     new: JobRequest,
 ) -> Result<Target, Problem> {
     let JobRequest(mut new) = new;
     app.check_flags_of(&new)?;
     new.idempotency_key = key.0;
+    let mut span = app.causing(caused.0.as_ref(), std::slice::from_mut(&mut new));
     // The trigger is the hint; another would only race with it.
     match ask(app.store.submit_quietly(new, &caller.key_id.to_string())).await? {
         Submitted::Replayed(job) if job.status != Status::Queued => Ok(Target::Answered(
             ([REPLAYED], answer(job, TriggerOutcome::Accepted)).into_response(),
         )),
-        Submitted::Created(job) => Ok(Target::Job(Box::new(job), Seen::Now)),
+        Submitted::Created(job) => {
+            span.set("messaging.message.id", job.id.to_string());
+            Ok(Target::Job(Box::new(job), Seen::Now))
+        }
         Submitted::Replayed(job) => Ok(Target::Job(Box::new(job), Seen::Before)),
     }
 }
@@ -146,11 +153,14 @@ async fn find(app: &App, key: IdempotencyKey, id: Uuid) -> Result<Target, Proble
 async fn nudge(
     app: &App,
     caller: Caller,
+    caused: &Caused,
     job: &Job,
     request_id: &str,
 ) -> Result<Response, Problem> {
     let runner = app.runner.as_ref().ok_or_else(no_such_job)?;
-    let asked = runner.trigger(job.id, request_id).await;
+    let asked = runner
+        .trigger(job.id, request_id, &app.tracing, caused.0.as_ref())
+        .await;
     app.note_trigger(job.id, &asked).await;
     match asked {
         TriggerAnswer::Accepted => Ok(answer(app.job(job.id).await?, TriggerOutcome::Accepted)),

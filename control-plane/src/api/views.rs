@@ -1,6 +1,7 @@
 //! What answers look like in JSON. Holds no logic; what requests look like is described in `views/requests.rs`.
 
 mod gates;
+mod metrics;
 mod requests;
 mod schedules;
 mod service;
@@ -15,6 +16,10 @@ use uuid::Uuid;
 pub(crate) use gates::{
     DecidedView, DecisionView, GateView, GatesView, LinkView, LinksRequestView, LinksView,
     StageView,
+};
+pub(crate) use metrics::{
+    AlertView, DurationsView, HealthMetricsView, Instant, LastDoneView, QueueView, UnservedView,
+    UpkeepView, WindowView,
 };
 pub(crate) use requests::{
     BatchRequestView, JobRequestView, ReasonView, ReplayRequestView, RetryView, StatusView,

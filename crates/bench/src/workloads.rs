@@ -1,6 +1,7 @@
 //! The workloads, one file each. Every one measures the product and its base by turns, and peers beside them.
 
 pub mod bloat;
+pub mod counts;
 pub mod depth;
 pub mod drain;
 pub mod enqueue;
@@ -42,6 +43,8 @@ pub enum Workload {
     Enqueue,
     /// Running what is queued.
     Drain,
+    /// The same with jobs counted, beside not.
+    Counts,
     /// The same among many finished jobs.
     Retained,
     /// The same with many more jobs queued behind.
@@ -67,6 +70,7 @@ impl Workload {
         match self {
             Self::Enqueue => enqueue::run(run).await,
             Self::Drain => drain::run(run).await,
+            Self::Counts => counts::run(run).await,
             Self::Retained => drain::run_retained(run).await,
             Self::Depth => depth::run(run).await,
             Self::Bloat => bloat::run(run).await,

@@ -80,6 +80,11 @@ async fn drain() {
 }
 
 #[tokio::test]
+async fn counts_are_measured_beside_none() {
+    both(&report(Workload::Counts).await, "counts", "200 jobs");
+}
+
+#[tokio::test]
 async fn retained() {
     both(&report(Workload::Retained).await, "retained", "200 jobs");
 }

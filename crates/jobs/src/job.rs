@@ -149,6 +149,10 @@ pub struct NewJob {
     pub idempotency_key: Option<String>,
     /// Run in order; none: the job is one run of its own type.
     pub stages: Vec<NewStage>,
+    /// The span that causes it (W3C traceparent, version 00); no part of what an idempotency key stands for.
+    pub traceparent: Option<String>,
+    /// What vendors add to it (W3C tracestate).
+    pub tracestate: Option<String>,
 }
 
 impl NewJob {
@@ -166,6 +170,8 @@ impl NewJob {
             labels: BTreeMap::new(),
             idempotency_key: None,
             stages: Vec::new(),
+            traceparent: None,
+            tracestate: None,
         }
     }
 }

@@ -110,6 +110,14 @@ pub struct LeasedJob {
     pub started_at: OffsetDateTime,
     /// Whether a runner was lost over it before: its runner must take no other while it runs.
     pub alone: bool,
+    /// Its queue.
+    pub queue: Name,
+    /// How long it had been due.
+    pub waited: Duration,
+    /// The span that caused it (W3C traceparent).
+    pub traceparent: Option<String>,
+    /// What vendors add to it (W3C tracestate).
+    pub tracestate: Option<String>,
 }
 
 /// What becomes of a job whose runner was lost in the middle of it.

@@ -1,6 +1,8 @@
 //! The store: everything that is asked of PostgreSQL, one function a statement. The only crate with SQL.
 
 mod claim;
+mod counts;
+mod figures;
 mod files;
 mod finish;
 mod finish_group;
@@ -37,6 +39,7 @@ mod watch;
 mod why;
 
 pub use claim::ClaimRequest;
+pub use figures::{Depth, Durations, HowOften, LastDone, OldestDue, Totals, Upkeep, Window};
 pub use finish::{Finished, Unfinished};
 pub use fires::FirePage;
 pub use firing::Fired;
@@ -46,7 +49,7 @@ pub use hint::Hints;
 pub use log::{LogChunk, LogPage, LogPiece, ProgressKind};
 pub use metrics::Rollup;
 pub use operate::{AbortAnswer, RetryFrom};
-pub use pool::Pooler;
+pub use pool::{PoolUse, Pooler};
 pub use read::{JobFilter, Page};
 pub use replay::{Matched, RetryFilter};
 pub use roles::ROLES;
@@ -161,6 +164,11 @@ impl Store {
             .fetch_one(&self.pool)
             .await?;
         Ok(())
+    }
+
+    /// How its connections are used just now.
+    pub fn pool_use(&self) -> PoolUse {
+        self.pool.usage()
     }
 
     /// Closes every connection.

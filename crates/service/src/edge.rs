@@ -78,7 +78,7 @@ async fn identify(mut request: Request, next: Next) -> Response {
     request
         .extensions_mut()
         .insert(RequestId(request_id.clone()));
-    let span = tracing::info_span!("request", request_id);
+    let span = tracing::info_span!("request", request_id, trace_id = tracing::field::Empty);
     let mut response = next.run(request).instrument(span.clone()).await;
     if let Some(problem) = response.extensions_mut().remove::<Problem>() {
         response = with_request_id(response, &problem, &request_id);
@@ -135,7 +135,7 @@ fn dress(headers: &mut HeaderMap, request_id: &str) {
 }
 
 /// A known method, so that a caller cannot write words of its own into the log.
-fn method_word(method: &Method) -> &'static str {
+pub(crate) fn method_word(method: &Method) -> &'static str {
     match *method {
         Method::GET => "GET",
         Method::HEAD => "HEAD",

@@ -9,10 +9,12 @@ pub mod health;
 pub mod http_client;
 pub mod ids;
 pub mod limits;
+pub mod metrics;
 pub mod problem;
 pub mod serve;
 pub mod settings;
 pub mod telemetry;
+pub mod trace;
 
 mod cors;
 mod crypto;

@@ -10,6 +10,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use jobs::{Name, NewJob, Status, StoreError};
 use serde_json::{Map, Value};
+use service::trace::Caused;
 use service::{FieldError, Fields, Flag, Parse, Problem, read};
 use uuid::Uuid;
 
@@ -62,12 +63,13 @@ impl Parse for RunRequest {
 pub(crate) async fn run(
     State(app): State<Arc<App>>,
     headers: HeaderMap,
+    caused: Caused,
     service::Json(request): service::Json<RunRequest>,
 ) -> Result<Response, Problem> {
     refuse_unless_taking(&app)?;
     let what = match request {
         RunRequest::Queued(id) => queued(&app, id).await?,
-        RunRequest::New(name, payload) => new(&app, &headers, name, payload)?,
+        RunRequest::New(name, payload) => new(&app, &headers, caused, name, payload)?,
     };
     let slot = slot(&app).await?;
     let told = dispatcher::take(&app, slot, what);
@@ -113,11 +115,26 @@ async fn queued(app: &App, id: Uuid) -> Result<Take, Problem> {
     Ok(Take::Queued(id))
 }
 
-fn new(app: &App, headers: &HeaderMap, name: Name, payload: Value) -> Result<Take, Problem> {
+fn new(
+    app: &App,
+    headers: &HeaderMap,
+    caused: Caused,
+    name: Name,
+    payload: Value,
+) -> Result<Take, Problem> {
     fits(app.registry.get(&name)?, &payload)?;
     let mut job = NewJob::new(name, payload);
     job.idempotency_key = idempotency_key(headers)?;
+    bear(&mut job, caused);
     Ok(Take::New(Box::new(job)))
+}
+
+/// The job's attempts are children of the request that asks for it.
+pub(super) fn bear(job: &mut NewJob, caused: Caused) {
+    if let Some(carried) = caused.0 {
+        job.traceparent = Some(carried.traceparent);
+        job.tracestate = carried.tracestate;
+    }
 }
 
 pub(super) fn fits(job_type: &JobType, payload: &Value) -> Result<(), Problem> {

@@ -11,6 +11,7 @@ use axum::response::{IntoResponse, Response};
 use files::{Archive, FileError, Owner, content_type_of, digest_of, file_name_of};
 use jobs::{Inputs, Job, Name, NewJob, Status, StoreError, Sum};
 use serde_json::{Map, Value};
+use service::trace::Caused;
 use service::{FieldError, Fields, FilePart, Multipart, Parse, Part, Problem, read};
 use tokio::sync::oneshot::{self, error::RecvError};
 use tokio::time::Instant;
@@ -56,6 +57,7 @@ impl Parse for Task {
 pub(super) async fn sync_run(
     State(app): State<Arc<App>>,
     headers: HeaderMap,
+    caused: Caused,
     request: Request,
 ) -> Result<Response, Problem> {
     run::refuse_unless_taking(&app)?;
@@ -70,7 +72,8 @@ pub(super) async fn sync_run(
     };
     let uploading = tokio::time::timeout_at(deadline, upload(&app, multipart, &mut uploaded));
     let task = uploading.await.unwrap_or_else(|_| Err(too_slow(limit)))?;
-    let new = new_job(&app, &headers, task, deadline)?;
+    let mut new = new_job(&app, &headers, task, deadline)?;
+    run::bear(&mut new, caused);
     let inputs = uploaded.inputs();
     let mut caller = Caller {
         app: Arc::clone(&app),

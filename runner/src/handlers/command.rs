@@ -97,12 +97,19 @@ impl Command {
             ]
             .map(|(name, value)| (name.to_owned(), value))
         });
+        let of_trace = context.trace().into_iter().flat_map(|(parent, state)| {
+            let state = state.map(|state| ("TRACESTATE".to_owned(), state.to_owned()));
+            [("TRACEPARENT".to_owned(), parent.to_owned())]
+                .into_iter()
+                .chain(state)
+        });
         self.inherited
             .iter()
             .cloned()
             .chain(own)
             .chain(of_job)
             .chain(of_stage)
+            .chain(of_trace)
             .collect()
     }
 }

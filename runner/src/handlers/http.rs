@@ -48,6 +48,12 @@ impl Http {
         if let Some(stage) = context.stage() {
             request = request.header("X-Ops-Stage", stage.name.as_str());
         }
+        if let Some((parent, state)) = context.trace() {
+            request = request.header("traceparent", parent);
+            if let Some(state) = state {
+                request = request.header("tracestate", state);
+            }
+        }
         if self.call.method != Method::GET {
             request = request.json(payload);
         }

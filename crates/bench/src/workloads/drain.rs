@@ -123,7 +123,19 @@ async fn rate(database: &Database, schema: Schema, jobs: u64) -> Result<f64> {
 /// # Errors
 /// When it does not come to an end.
 pub async fn drained_by_product(database: &Database, jobs: u64) -> Result<Duration> {
-    let runner = NoopRunner::start(&database.url, &[], None).await?;
+    drained_by(database, jobs, &[]).await
+}
+
+/// The same by a runner with these settings.
+///
+/// # Errors
+/// As [`drained_by_product`].
+pub async fn drained_by(
+    database: &Database,
+    jobs: u64,
+    settings: &[(&str, &str)],
+) -> Result<Duration> {
+    let runner = NoopRunner::start(&database.url, settings, None).await?;
     let begun = Instant::now();
     timeout(PATIENCE, runner.seen.reaches(jobs)).await?;
     while seed::is_anything_left(&database.pool).await? {

@@ -92,3 +92,12 @@ grant insert, delete on ops_schedule_fires to ops_control_plane, ops_runner;
 grant select on ops_fleet, ops_fleet_changes to ops_control_plane, ops_runner, ops_readonly;
 revoke execute on function ops_pause_fleet(text), ops_resume_fleet(text) from public;
 grant execute on function ops_pause_fleet(text), ops_resume_fleet(text) to ops_control_plane;
+
+-- Counts: both have them kept and added up through the functions, and everybody reads them.
+grant select on ops_counting, ops_count_deltas, ops_count_hours, ops_count_totals, ops_count_depths,
+  ops_job_counts, ops_job_totals, ops_job_depths to ops_control_plane, ops_runner, ops_readonly;
+revoke execute on function
+  ops_count_jobs(), ops_fold_counts(int), ops_stop_counting(), ops_note_tick(text), ops_last_backup()
+from public;
+grant execute on function ops_count_jobs(), ops_fold_counts(int), ops_note_tick(text), ops_last_backup()
+to ops_control_plane, ops_runner;

@@ -33,6 +33,17 @@ pub enum Pooler {
     Transaction,
 }
 
+/// How the connections of a pool are used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PoolUse {
+    /// Lent.
+    pub used: u32,
+    /// Open, and at nobody's service.
+    pub idle: u32,
+    /// Not opened; more may be.
+    pub free: u32,
+}
+
 /// Connections to the one database. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct Pool {
@@ -103,6 +114,20 @@ impl Pool {
 
     pub(super) fn pooler(&self) -> Pooler {
         self.inner.pooler
+    }
+
+    /// How the connections are used just now.
+    pub(super) fn usage(&self) -> PoolUse {
+        let pool = self.current();
+        let idle = u32::try_from(pool.num_idle()).unwrap_or(u32::MAX);
+        PoolUse {
+            used: pool.size().saturating_sub(idle),
+            idle,
+            free: pool
+                .options()
+                .get_max_connections()
+                .saturating_sub(pool.size()),
+        }
     }
 
     /// Begins a transaction; one that is dropped is rolled back with its connection.

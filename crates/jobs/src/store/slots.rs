@@ -148,7 +148,9 @@ impl Store {
             returning
               j.id, coalesce(j.stage_type, j.job_type) as "job_type!", j.payload, j.attempt, j.max_attempts, j.timeout_seconds,
               j.fence, j.started_at, j.lost_count > 0 as "alone!", j.stage_no,
-              case when j.stage_no is not null then ops_stage_at_work(j.id, j.stage_no) end as stage
+              case when j.stage_no is not null then ops_stage_at_work(j.id, j.stage_no) end as stage,
+              j.queue, greatest(0, extract(epoch from j.started_at - greatest(j.run_at, j.created_at)))::float8 as "waited_seconds!",
+              j.traceparent, j.tracestate
             "#,
             request.runner.id,
             request.runner.boot_id,

@@ -97,13 +97,18 @@ impl Store {
         let mut transaction = self.pool.begin().await?;
         let id = sqlx::query_scalar!(
             r#"
-            with acting as materialized (select set_config('ops.actor', $1, true) as actor)
+            with acting as materialized (
+              select
+                set_config('ops.actor', $1, true) as actor,
+                set_config('ops.traceparent', coalesce($13, ''), true) as traceparent,
+                set_config('ops.tracestate', coalesce($14, ''), true) as tracestate
+            )
             select ops_enqueue(
               $2, $3, queue => $4, priority => $5, run_at => $6, ttl_seconds => $7, max_attempts => $8,
               timeout_seconds => $9, labels => $10, idempotency_key => $11, stages => $12
             ) as "id!"
             from acting
-            where actor is not null
+            where actor is not null and traceparent is not null and tracestate is not null
             "#,
             created_by,
             new.job_type.as_str(),
@@ -117,6 +122,8 @@ impl Store {
             labels_of(new),
             new.idempotency_key,
             stages,
+            new.traceparent.as_deref() as Option<&str>,
+            new.tracestate.as_deref() as Option<&str>,
         )
         .fetch_one(&mut *transaction)
         .await?;
@@ -207,7 +214,12 @@ impl Store {
             .collect::<Result<Vec<Option<Value>>, _>>()?;
         let rows = sqlx::query_scalar!(
             r#"
-            with acting as materialized (select set_config('ops.actor', $1, true) as actor)
+            with acting as materialized (
+              select
+                set_config('ops.actor', $1, true) as actor,
+                set_config('ops.traceparent', coalesce($12, ''), true) as traceparent,
+                set_config('ops.tracestate', coalesce($13, ''), true) as tracestate
+            )
             select ops_enqueue(
               a.job_type, a.payload, queue => a.queue, priority => a.priority, run_at => a.run_at,
               ttl_seconds => a.ttl_seconds, max_attempts => a.max_attempts, timeout_seconds => a.timeout_seconds,
@@ -219,7 +231,7 @@ impl Store {
             ) as a (
               job_type, payload, queue, priority, run_at, ttl_seconds, max_attempts, timeout_seconds, labels, stages
             )
-            where acting.actor is not null
+            where acting.actor is not null and acting.traceparent is not null and acting.tracestate is not null
             "#,
             created_by,
             &job_types,
@@ -232,6 +244,9 @@ impl Store {
             &timeouts as &[Option<i32>],
             &labels,
             &stages as &[Option<Value>],
+            // One request has one cause.
+            jobs.first().and_then(|job| job.traceparent.as_deref()) as Option<&str>,
+            jobs.first().and_then(|job| job.tracestate.as_deref()) as Option<&str>,
         )
         .fetch_all(&self.pool)
         .await?;

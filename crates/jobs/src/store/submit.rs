@@ -199,6 +199,8 @@ impl Store {
         let timeouts: Vec<Option<i32>> = jobs().map(|job| job.timeout_seconds).collect();
         let labels: Vec<Value> = jobs().map(labels_of).collect();
         let keys: Vec<Option<String>> = jobs().map(|job| job.idempotency_key.clone()).collect();
+        let traceparents: Vec<Option<String>> = jobs().map(|job| job.traceparent.clone()).collect();
+        let tracestates: Vec<Option<String>> = jobs().map(|job| job.tracestate.clone()).collect();
         let created_by: Vec<String> = asked.iter().map(|(_, by)| by.clone()).collect();
         let rows = sqlx::query_as!(
             JobRow,
@@ -207,16 +209,16 @@ impl Store {
               select ops_uuidv7() as id, a.*
               from unnest(
                 $1::text[], $2::jsonb[], $3::text[], $4::smallint[], $5::timestamptz[],
-                $6::int[], $7::int[], $8::int[], $9::jsonb[], $10::text[], $11::text[]
+                $6::int[], $7::int[], $8::int[], $9::jsonb[], $10::text[], $11::text[], $14::text[], $15::text[]
               ) with ordinality as a (
                 job_type, payload, queue, priority, run_at, ttl_seconds, max_attempts, timeout_seconds, labels,
-                idempotency_key, created_by, ordinal
+                idempotency_key, created_by, traceparent, tracestate, ordinal
               )
             ),
             recorded as (
               insert into ops_jobs (
                 id, job_type, payload, queue, priority, run_at, expires_at, max_attempts, max_attempts_by_type,
-                timeout_seconds, labels, idempotency_key, request_hash, created_by
+                timeout_seconds, labels, idempotency_key, request_hash, created_by, traceparent, tracestate
               )
               select
                 id, job_type, payload, queue, priority, coalesce(run_at, now()),
@@ -231,7 +233,7 @@ impl Store {
                     || $13
                   )
                 end,
-                created_by
+                created_by, traceparent, tracestate
               from asked
               order by ordinal
               on conflict (idempotency_key) where idempotency_key is not null do nothing
@@ -266,6 +268,8 @@ impl Store {
             &created_by,
             &inputs.ids,
             inputs.digest.as_ref().map(|digest| digest.as_slice()) as Option<&[u8]>,
+            &traceparents as &[Option<String>],
+            &tracestates as &[Option<String>],
         )
         .fetch_all(&self.pool)
         .await?;

@@ -28,6 +28,10 @@ pub(super) struct ClaimedRow {
     pub(super) alone: bool,
     pub(super) stage_no: Option<i32>,
     pub(super) stage: Option<Value>,
+    pub(super) queue: String,
+    pub(super) waited_seconds: f64,
+    pub(super) traceparent: Option<String>,
+    pub(super) tracestate: Option<String>,
 }
 
 impl Store {
@@ -158,7 +162,9 @@ pub(super) async fn take(
         returning
           j.id, coalesce(j.stage_type, j.job_type) as "job_type!", j.payload, j.attempt, j.max_attempts, j.timeout_seconds,
           j.fence, j.started_at, j.lost_count > 0 as "alone!", j.stage_no,
-          case when j.stage_no is not null then ops_stage_at_work(j.id, j.stage_no) end as stage
+          case when j.stage_no is not null then ops_stage_at_work(j.id, j.stage_no) end as stage,
+          j.queue, greatest(0, extract(epoch from j.started_at - greatest(j.run_at, j.created_at)))::float8 as "waited_seconds!",
+          j.traceparent, j.tracestate
         "#,
         request.runner.id,
         request.runner.boot_id,
@@ -198,6 +204,10 @@ pub(super) fn leased(
         payload,
         part,
         alone: row.alone,
+        queue: super::row::parsed(&row.queue, "queue", row.id)?,
+        waited: Duration::try_from_secs_f64(row.waited_seconds).unwrap_or_default(),
+        traceparent: row.traceparent,
+        tracestate: row.tracestate,
         max_attempts: row.max_attempts,
         timeout: row
             .timeout_seconds

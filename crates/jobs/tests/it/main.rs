@@ -9,6 +9,7 @@ mod alone;
 mod away;
 mod bouncer;
 mod claims;
+mod counts;
 mod database;
 mod files;
 mod fleet;

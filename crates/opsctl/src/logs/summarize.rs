@@ -116,8 +116,10 @@ impl Tally {
                 let id = word("job_id").and_then(|id| Uuid::parse_str(id).ok());
                 let id = id.ok_or("an attempt without job")?;
                 let attempt = number("attempt").ok_or("an attempt without its number")?;
-                // Later attempts wait for their backoff.
-                if attempt <= 1.0 {
+                if let Some(waited) = number("wait_ms") {
+                    self.waits.push(waited);
+                } else if attempt <= 1.0 {
+                    // A line of an older release. Later attempts wait for their backoff.
                     self.waits
                         .extend(recorded(id).map(|recorded| milliseconds(at - recorded)));
                 }
@@ -240,11 +242,14 @@ mod tests {
                 r#"{{{HEAD},"event":"job_started","job_id":"{id}","attempt":{attempt}}}"#
             ));
         }
+        lines.push(format!(
+            r#"{{{HEAD},"event":"job_started","job_id":"{id}","attempt":2,"wait_ms":700}}"#
+        ));
         lines.push(format!(r#"{{{HEAD},"event":"job_finished","outcome":"retry","status":"queued","duration_ms":7}}"#));
         let summary = tally(lines.join("\n").as_bytes());
         assert_eq!(
             (&summary["lines"], &summary["bad_lines"]),
-            (&24.into(), &0.into())
+            (&25.into(), &0.into())
         );
         let requests = &summary["requests"];
         assert_eq!(
@@ -263,7 +268,7 @@ mod tests {
         assert_eq!(attempts["outcomes"], serde_json::json!({"retry": 1}));
         assert_eq!(
             attempts["wait_ms"],
-            serde_json::json!({"count": 1, "p50": 500.0, "p95": 500.0})
+            serde_json::json!({"count": 2, "p50": 500.0, "p95": 700.0})
         );
     }
 

@@ -4,6 +4,7 @@ use super::{ArtifactStore, Fallback, Kind, Setting, Values};
 use crate::flags::Flags;
 use crate::secret::Secret;
 use crate::telemetry::LogSettings;
+use crate::trace::TraceSettings;
 
 /// Where a program runs; decides how strict it is about keys and addresses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,6 +72,8 @@ pub struct SharedSettings {
     pub artifact_store: ArtifactStore,
     /// How and how much the program logs.
     pub log: LogSettings,
+    /// Where traces go.
+    pub traces: TraceSettings,
     /// Which features are on.
     pub flags: Flags,
     /// Lines to log once the program has started.
@@ -122,6 +125,9 @@ impl SharedSettings {
             Fallback::Is("info"),
             "`error`, `warn`, `info`, `debug`, `trace`, or directives like `info,sqlx=warn`",
         ),
+        TraceSettings::SETTINGS[0],
+        TraceSettings::SETTINGS[1],
+        TraceSettings::SETTINGS[2],
         ArtifactStore::SETTINGS[0],
         ArtifactStore::SETTINGS[1],
         ArtifactStore::SETTINGS[2],
@@ -146,6 +152,7 @@ impl SharedSettings {
             pooler: Pooler::read(values),
             artifact_store: ArtifactStore::read(values),
             log: LogSettings::read(values),
+            traces: TraceSettings::read(values),
             flags: Flags::read(values),
             warnings: values.warnings().to_vec(),
         }
