@@ -15,6 +15,7 @@ mod storable;
 mod store;
 mod trigger;
 mod verify;
+mod webhook;
 
 pub use error::StoreError;
 pub use file::{File, Inputs, NewFile, Sum};
@@ -31,12 +32,16 @@ pub use stage::{GateTerms, NewStage, Part, Stage, StageAtWork};
 pub use state::{Status, UnknownStatus};
 pub use storable::{storable_json, storable_text};
 pub use store::{
-    AbortAnswer, Admission, Changed, ClaimRequest, DecisionRequest, EventsSeen, Finished, FirePage,
+    AbortAnswer, Admission, Changed, ClaimRequest, DecisionRequest, DeliveryPage, EventsSeen, Finished, FirePage,
     Fired, FleetChange, Hints, JobFilter, LastSweep, LogChunk, LogPage, LogPiece, LogSeen, Matched,
     Migration, Page, Pause, Pooler, ProgressKind, ROLES, Reason, RetryFilter, RetryFrom, Rollup,
     Runner, RunnerReport, SchedulePage, SchemaStatus, Store, StoreOptions, Submitted, Swept,
-    UNUSABLE_ADDRESS, Unfinished, Verified, expected_version, is_usable_address,
+    UNUSABLE_ADDRESS, Unfinished, Verified, WebhookChanged, WebhookPage, expected_version, is_usable_address,
     schema_fingerprint,
 };
 pub use trigger::{Trigger, TriggerAccepted};
 pub use verify::{Finding, Fold, Standing};
+pub use webhook::{
+    ClaimedDelivery, Delivery, DeliveryAttempt, DeliveryState, USUAL_WEBHOOK_KINDS, WEBHOOK_KINDS,
+    Webhook, WebhookName, WebhookOutcome, WebhookRecord, WebhookTerms,
+};

@@ -1,6 +1,7 @@
 //! The store: everything that is asked of PostgreSQL, one function a statement. The only crate with SQL.
 
 mod claim;
+mod deliveries;
 mod files;
 mod finish;
 mod finish_group;
@@ -34,9 +35,11 @@ mod triggers;
 mod turns;
 mod verify;
 mod watch;
+mod webhooks;
 mod why;
 
 pub use claim::ClaimRequest;
+pub use deliveries::DeliveryPage;
 pub use finish::{Finished, Unfinished};
 pub use fires::FirePage;
 pub use firing::Fired;
@@ -57,6 +60,7 @@ pub use submit::Submitted;
 pub use sweep::{LastSweep, Swept};
 pub use verify::Verified;
 pub use watch::{EventsSeen, LogSeen};
+pub use webhooks::{WebhookChanged, WebhookPage};
 pub use why::Reason;
 
 use std::str::FromStr;
