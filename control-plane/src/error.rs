@@ -19,6 +19,8 @@ pub enum StartError {
     Files(files::FileError),
     /// The client for triggers cannot be made.
     RunnerClient(reqwest::Error),
+    /// The client for webhooks cannot be made.
+    WebhookClient(reqwest::Error),
     /// The address cannot be listened on.
     Listen(ServeError),
     /// The signals that stop the program cannot be listened for.
@@ -31,6 +33,7 @@ impl fmt::Display for StartError {
             Self::Store(_) => "cannot prepare the connections to the database",
             Self::Files(_) => "cannot use the place for files",
             Self::RunnerClient(_) => "cannot prepare the connections to the runner",
+            Self::WebhookClient(_) => "cannot prepare the connections for webhooks",
             Self::Listen(_) => "cannot listen",
             Self::Signals(_) => "cannot listen for signals",
         })
@@ -42,7 +45,7 @@ impl Error for StartError {
         match self {
             Self::Store(cause) => Some(cause),
             Self::Files(cause) => Some(cause),
-            Self::RunnerClient(cause) => Some(cause),
+            Self::RunnerClient(cause) | Self::WebhookClient(cause) => Some(cause),
             Self::Listen(cause) => Some(cause),
             Self::Signals(cause) => Some(cause),
         }

@@ -53,6 +53,7 @@ async fn tick(
 ) -> Result<Json<TickView>, Problem> {
     run::refuse_unless_taking(&app)?;
     let done = crate::housekeeping::tick(&app).await.map_err(problem)?;
+    app.tell.notify_one();
     let claimed = run::claim_due(&app).await?;
     Ok(Json(TickView {
         claimed,

@@ -53,6 +53,8 @@ pub enum StartError {
     WorkDir(io::Error),
     /// The client for `http` job types cannot be made.
     HttpClient(reqwest::Error),
+    /// The client for webhooks cannot be made.
+    WebhookClient(reqwest::Error),
     /// The address cannot be served.
     Serve(ServeError),
     /// The thread that keeps the leases cannot be started.
@@ -77,6 +79,7 @@ impl fmt::Display for StartError {
             Self::Files(_) => f.write_str("cannot use the place for files"),
             Self::WorkDir(_) => f.write_str("cannot make the folder for runs (RUNNER_WORK_DIR)"),
             Self::HttpClient(_) => f.write_str("cannot make a client for http job types"),
+            Self::WebhookClient(_) => f.write_str("cannot make a client for webhooks"),
             Self::Serve(_) => f.write_str("cannot serve"),
             Self::LeaseKeeper(_) => f.write_str("cannot start the lease keeper"),
             Self::Signals(_) => f.write_str("cannot listen for signals"),
@@ -95,7 +98,7 @@ impl Error for StartError {
             Self::Store(cause) => Some(cause),
             Self::Files(cause) => Some(cause),
             Self::WorkDir(cause) | Self::LeaseKeeper(cause) | Self::Signals(cause) => Some(cause),
-            Self::HttpClient(cause) => Some(cause),
+            Self::HttpClient(cause) | Self::WebhookClient(cause) => Some(cause),
             Self::Serve(cause) => Some(cause),
             Self::JobTypes(_) | Self::NameTaken(_) | Self::PartEnded(_) => None,
         }

@@ -34,6 +34,7 @@ mod running;
 mod secrets;
 mod slots;
 mod supervised;
+mod telling;
 mod work_dir;
 
 pub use builder::{Builder, Runner};

@@ -4,6 +4,7 @@ mod gates;
 mod requests;
 mod schedules;
 mod service;
+mod webhooks;
 
 use jobs::{Event, Job, Name, Stage, Status};
 use serde::Serialize;
@@ -27,6 +28,10 @@ pub(crate) use schedules::{
 pub(crate) use service::{
     FleetChangeView, FleetView, LimitsView, MetaView, PauseView, RunnerView, RunnersView,
     SettingView, SettingsView, TickView, WhyReasonView, WhyView,
+};
+pub(crate) use webhooks::{
+    AttemptView, DeliveriesView, DeliveryView, PingView, ResendRequestView, ResentView,
+    RotateRequestView, WebhookRequestView, WebhookView, WebhooksView, WholeDeliveryView,
 };
 
 /// What a replay did.

@@ -16,9 +16,10 @@ pub(crate) async fn attempt(
     egress: &Egress,
     keys: &SigningKeys,
     delivery: &ClaimedDelivery,
+    longest: Duration,
 ) -> WebhookOutcome {
     let begun = Instant::now();
-    let sent = send(http, egress, keys, delivery).await;
+    let sent = send(http, egress, keys, delivery, longest).await;
     let duration_ms = i32::try_from(begun.elapsed().as_millis()).unwrap_or(i32::MAX);
     match sent {
         Ok(answer) => WebhookOutcome {
@@ -64,7 +65,9 @@ async fn send(
     egress: &Egress,
     keys: &SigningKeys,
     delivery: &ClaimedDelivery,
+    longest: Duration,
 ) -> Result<Answer, String> {
+    let timeout = Duration::from_secs(delivery.timeout_seconds.unsigned_abs().into());
     // Made by hand in the database, or before the settings were what they are.
     let url = egress.check(&delivery.url).map_err(|why| format!("the address {why}"))?;
     let id = delivery.id.to_string();
@@ -81,7 +84,7 @@ async fn send(
     );
     let request = http
         .post(url)
-        .timeout(Duration::from_secs(delivery.timeout_seconds.unsigned_abs().into()))
+        .timeout(timeout.min(longest))
         .header("content-type", "application/json")
         .header("webhook-timestamp", delivery.unix_seconds.to_string())
         .header("webhook-signature", signatures)

@@ -41,10 +41,11 @@ pub struct Sender {
     http: reqwest::Client,
 }
 
-/// The longest that an endpoint may ask for; the client's own limit, beside that of each attempt.
-const LONGEST: Duration = Duration::from_secs(30);
 
 impl Sender {
+    /// The longest that an endpoint may ask for.
+    pub const LONGEST: Duration = Duration::from_secs(30);
+
     /// Prepares it; connects to nothing.
     ///
     /// # Errors
@@ -52,7 +53,7 @@ impl Sender {
     pub fn new(store: Store, keys: SigningKeys, egress: Egress) -> Result<Self, reqwest::Error> {
         let user_agent = concat!("ops-jobs-webhooks/", env!("CARGO_PKG_VERSION"));
         Ok(Self {
-            http: http_client::guarded(&egress, LONGEST, user_agent)?,
+            http: http_client::guarded(&egress, Self::LONGEST, user_agent)?,
             store,
             keys,
             egress,
@@ -69,18 +70,18 @@ impl Sender {
         self.keys.ids().into_iter().next()
     }
 
-    /// Sends what is due, at most some of it, within the time that the endpoints allow.
+    /// Sends what is due, at most some of it; no attempt takes longer than its endpoint and `longest` allow.
     ///
     /// # Errors
     /// When the database does not answer; what was sent and not recorded is sent again.
-    pub async fn round(&self, actor: &str) -> Result<Round, StoreError> {
+    pub async fn round(&self, actor: &str, longest: Duration) -> Result<Round, StoreError> {
         let claimed = self
             .store
             .claim_deliveries(actor, &self.keys.ids(), MOST)
             .await?;
         let mut under_way: FuturesUnordered<_> = claimed
             .iter()
-            .map(|delivery| self.deliver(actor, delivery))
+            .map(|delivery| self.deliver(actor, delivery, longest))
             .collect();
         let mut round = Round::default();
         let mut failed = None;
@@ -102,8 +103,9 @@ impl Sender {
         &self,
         actor: &str,
         delivery: &ClaimedDelivery,
+        longest: Duration,
     ) -> Result<WebhookRecord, StoreError> {
-        let outcome = attempt(&self.http, &self.egress, &self.keys, delivery).await;
+        let outcome = attempt(&self.http, &self.egress, &self.keys, delivery, longest).await;
         let record = self
             .store
             .record_attempt(actor, delivery.id, delivery.attempt, &outcome)

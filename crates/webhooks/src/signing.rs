@@ -36,6 +36,11 @@ impl SigningKeys {
         (!keys.is_empty()).then_some(Self(keys))
     }
 
+    /// This one key.
+    pub fn one(key: Secret) -> Self {
+        Self(vec![key])
+    }
+
     /// By which endpoints say whose secret they have: parts of the keys' digests.
     pub fn ids(&self) -> Vec<String> {
         let id = |key: &Secret| {
