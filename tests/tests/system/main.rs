@@ -37,3 +37,4 @@ mod startup;
 mod strange_requests;
 mod submit;
 mod trigger;
+mod webhooks;

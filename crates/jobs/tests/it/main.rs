@@ -27,4 +27,5 @@ mod seals;
 mod slots;
 mod sweeps;
 mod verify;
+mod webhooks;
 mod why;
