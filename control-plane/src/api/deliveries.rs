@@ -95,7 +95,7 @@ pub(crate) async fn resend(
     ask(app.store.delivery(&name, id))
         .await?
         .ok_or_else(no_such_delivery)?;
-    ask(app.store.resend(id, &caller.key_id.to_string()))
+    ask(app.store.resend_delivery(id, &caller.key_id.to_string()))
         .await?
         .ok_or_else(no_such_delivery)?;
     let found = ask(app.store.delivery(&name, id)).await?;
@@ -119,7 +119,7 @@ pub(crate) async fn resend_dead(
     OptionalJson(ResendRequest { since }): OptionalJson<ResendRequest>,
 ) -> Result<(StatusCode, Body<ResentView>), Problem> {
     let actor = caller.key_id.to_string();
-    let resent = ask(app.store.resend_dead(&name, since, &actor)).await?;
+    let resent = ask(app.store.resend_dead_deliveries(&name, since, &actor)).await?;
     let resent = resent.ok_or_else(no_such_webhook)?;
     Ok((StatusCode::ACCEPTED, Body(ResentView { resent })))
 }

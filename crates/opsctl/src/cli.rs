@@ -146,6 +146,7 @@ mod tests {
             "opsctl fleet resume",
             "opsctl verify --output json",
             "opsctl gates list",
+            "opsctl gates links 0190163d-8694-739b-aea5-966c26f8ad90 draft --expires-in 60",
             "opsctl gates reject 0190163d-8694-739b-aea5-966c26f8ad90 draft --patch [] --reason late --revision 2",
             "opsctl jobs retry 0190163d-8694-739b-aea5-966c26f8ad90 --from-start",
             "opsctl load-test --rounds 2 --warm-up 0 --jobs 5 --concurrency 3 --results r --max-wait-p95-ms 9",

@@ -65,11 +65,6 @@ impl Sender {
         &self.egress
     }
 
-    /// The id of the key that new secrets are derived from.
-    pub fn key_id(&self) -> Option<String> {
-        self.keys.ids().into_iter().next()
-    }
-
     /// Sends what is due, at most some of it; no attempt takes longer than its endpoint and `longest` allow.
     ///
     /// # Errors

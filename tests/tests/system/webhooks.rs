@@ -64,7 +64,7 @@ async fn hasten(system: &System) {
 async fn opsctl(system: &System, arguments: &[&str]) -> (i32, String, String) {
     Start::of("opsctl")
         .environment(system.environment())
-        .set("OPS_URL", system.ops.url("").trim_end_matches("/api/v1/ops"))
+        .set("OPS_URL", &system.ops.at("").url(""))
         .arguments(arguments)
         .run()
         .await

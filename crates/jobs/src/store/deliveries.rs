@@ -232,7 +232,7 @@ impl Store {
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn resend(&self, delivery: Uuid, actor: &str) -> Result<Option<()>, StoreError> {
+    pub async fn resend_delivery(&self, delivery: Uuid, actor: &str) -> Result<Option<()>, StoreError> {
         let resent = sqlx::query_scalar!(
             r#"
             with acting as materialized (select set_config('ops.actor', $1, true) as actor)
@@ -249,7 +249,7 @@ impl Store {
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn resend_dead(
+    pub async fn resend_dead_deliveries(
         &self,
         name: &WebhookName,
         since: Option<OffsetDateTime>,

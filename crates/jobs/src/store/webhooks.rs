@@ -98,7 +98,7 @@ impl TryFrom<WebhookRow> for Webhook {
 }
 
 fn names(texts: &[String]) -> Result<Vec<Name>, StoreError> {
-    let names = texts.iter().map(|text| text.parse());
+    let names = texts.iter().map(|text| text.parse::<Name>());
     names
         .collect::<Result<_, _>>()
         .map_err(|error| StoreError::Internal(Box::new(error)))

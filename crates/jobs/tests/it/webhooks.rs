@@ -314,7 +314,7 @@ async fn failures_are_tried_again_later_and_later_until_they_are_given_up() {
     now_due(&database).await;
     assert_eq!(claim(&database, "s").await, []);
     // By hand it begins anew, with short pauses.
-    let resent = database.store.resend_dead(&named("all"), None, "key:test").await;
+    let resent = database.store.resend_dead_deliveries(&named("all"), None, "key:test").await;
     assert_eq!(resent.expect("an answer"), Some(1));
     let again = claim(&database, "s").await.remove(0);
     assert_eq!((again.id, again.attempt), (claimed.id, 10));
