@@ -7,7 +7,10 @@ use std::time::Duration;
 
 use axum::http::HeaderValue;
 use service::settings::Source;
-use service::{Cors, Flag, KeySet, Secret, SettingsError, SharedSettings, Sources, Values, WebhookSettings, flags};
+use service::{
+    Cors, Flag, KeySet, Secret, SettingsError, SharedSettings, Sources, Values, WebhookSettings,
+    flags,
+};
 use url::{Host, Url};
 
 pub use table::SETTINGS;

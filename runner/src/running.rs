@@ -204,7 +204,9 @@ fn name_lock(config: &Config, boot_id: uuid::Uuid) -> Result<Option<NameLock>, S
 fn webhook_sender(config: &Config, store: &Store) -> Result<Option<Sender>, StartError> {
     let keys = SigningKeys::new(config.webhooks.signing_keys.clone());
     let sender = |keys| Sender::new(store.clone(), keys, config.webhooks.egress.clone());
-    keys.map(sender).transpose().map_err(StartError::WebhookClient)
+    keys.map(sender)
+        .transpose()
+        .map_err(StartError::WebhookClient)
 }
 
 fn pooler(setting: service::Pooler) -> Pooler {

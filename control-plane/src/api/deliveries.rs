@@ -46,7 +46,11 @@ pub(crate) async fn list(
     }
     Ok(Body(DeliveriesView {
         next_cursor: page.next.map(|id| id.to_string()),
-        deliveries: page.deliveries.into_iter().map(DeliveryView::from).collect(),
+        deliveries: page
+            .deliveries
+            .into_iter()
+            .map(DeliveryView::from)
+            .collect(),
     }))
 }
 

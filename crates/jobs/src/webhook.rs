@@ -35,8 +35,13 @@ pub const WEBHOOK_KINDS: [&str; 21] = [
 ];
 
 /// The kinds that an endpoint is told of unless it chooses.
-pub const USUAL_WEBHOOK_KINDS: [&str; 5] =
-    ["succeeded", "failed", "dead_lettered", "aborted", "gate_opened"];
+pub const USUAL_WEBHOOK_KINDS: [&str; 5] = [
+    "succeeded",
+    "failed",
+    "dead_lettered",
+    "aborted",
+    "gate_opened",
+];
 
 /// What an endpoint is called: `[a-z0-9][a-z0-9_.-]{0,63}`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]

@@ -7,8 +7,8 @@ use clap_complete::Shell;
 
 use crate::screen::{Color, Output};
 use crate::{
-    artifacts, db, dev, exit, fleet, gates, jobs, load_test, logs, reference, run, schedules, smoke,
-    webhooks,
+    artifacts, db, dev, exit, fleet, gates, jobs, load_test, logs, reference, run, schedules,
+    smoke, webhooks,
 };
 
 /// The operator's command of ops-jobs: a development set-up, the database, the jobs.

@@ -244,16 +244,20 @@ mod tests {
         assert!(listed.check_ip(private, Some("hooks.internal.")).is_ok());
         assert!(listed.check_ip(private, Some("hooks.example")).is_err());
         assert!(listed.check_ip(metadata, Some("hooks.internal")).is_err());
-        assert!(
-            egress(&["169.254.0.0/16"])
-                .check_ip(metadata, None)
-                .is_ok()
-        );
+        assert!(egress(&["169.254.0.0/16"]).check_ip(metadata, None).is_ok());
     }
 
     #[test]
     fn a_list_that_makes_no_sense_is_refused() {
-        for wrong in ["10.0.0.0/33", "10.0.0.0/x", "::1/129", "https://h/", "a b", "h:80", "-"] {
+        for wrong in [
+            "10.0.0.0/33",
+            "10.0.0.0/x",
+            "::1/129",
+            "https://h/",
+            "a b",
+            "h:80",
+            "-",
+        ] {
             assert!(Egress::new(&[wrong.to_owned()], false).is_err(), "{wrong}");
         }
     }

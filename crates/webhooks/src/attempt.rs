@@ -69,7 +69,9 @@ async fn send(
 ) -> Result<Answer, String> {
     let timeout = Duration::from_secs(delivery.timeout_seconds.unsigned_abs().into());
     // Made by hand in the database, or before the settings were what they are.
-    let url = egress.check(&delivery.url).map_err(|why| format!("the address {why}"))?;
+    let url = egress
+        .check(&delivery.url)
+        .map_err(|why| format!("the address {why}"))?;
     let id = delivery.id.to_string();
     let message = Message {
         id: &id,
@@ -95,7 +97,7 @@ async fn send(
     Ok(Answer {
         status: response.status(),
         retry_after: retry_after
-            .and_then(|value| value.to_str().ok()?.trim().parse().ok())
+            .and_then(|value| value.to_str().ok()?.trim().parse::<i32>().ok())
             .filter(|seconds| *seconds >= 0),
     })
 }
@@ -127,5 +129,10 @@ fn root(error: &reqwest::Error) -> Option<std::io::ErrorKind> {
         cause = error.source();
     }
     // What TLS does not like comes in the same clothes.
-    kind.filter(|kind| !matches!(kind, std::io::ErrorKind::Other | std::io::ErrorKind::InvalidData))
+    kind.filter(|kind| {
+        !matches!(
+            kind,
+            std::io::ErrorKind::Other | std::io::ErrorKind::InvalidData
+        )
+    })
 }

@@ -41,7 +41,6 @@ pub struct Sender {
     http: reqwest::Client,
 }
 
-
 impl Sender {
     /// The longest that an endpoint may ask for.
     pub const LONGEST: Duration = Duration::from_secs(30);

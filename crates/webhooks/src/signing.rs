@@ -17,7 +17,12 @@ const KEY_PURPOSE: &[u8] = b"ops-jobs webhook signing key 1\0";
 /// The signing key that a `SECRET_KEY` gives: what runners are told, who must not have the `SECRET_KEY` itself.
 pub fn derived_signing_key(secret_key: &Secret) -> Secret {
     let derived = mac(secret_key.expose().as_bytes(), &[KEY_PURPOSE]);
-    Secret::new(derived.iter().map(|byte| format!("{byte:02x}")).collect::<String>())
+    Secret::new(
+        derived
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect::<String>(),
+    )
 }
 
 /// The signing keys, the newest first. Prints nothing of them.
@@ -45,7 +50,10 @@ impl SigningKeys {
     pub fn ids(&self) -> Vec<String> {
         let id = |key: &Secret| {
             let digest = Sha256::digest(mac(key.expose().as_bytes(), &[KEY_PURPOSE, b"id"]));
-            digest[..4].iter().map(|byte| format!("{byte:02x}")).collect()
+            digest[..4]
+                .iter()
+                .map(|byte| format!("{byte:02x}"))
+                .collect()
         };
         self.0.iter().map(id).collect()
     }
@@ -177,7 +185,10 @@ mod tests {
         let one = keys(&["one"]);
         let secret = one.secret(WEBHOOK, 1);
         assert!(secret.expose().starts_with("whsec_"));
-        assert_eq!(secret.expose(), keys(&["one", "two"]).secret(WEBHOOK, 1).expose());
+        assert_eq!(
+            secret.expose(),
+            keys(&["one", "two"]).secret(WEBHOOK, 1).expose()
+        );
         for other in [
             keys(&["two"]).secret(WEBHOOK, 1),
             one.secret(Uuid::from_u128(8), 1),

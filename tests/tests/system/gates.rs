@@ -316,7 +316,9 @@ async fn the_operators_command_shows_and_decides() {
     let page = system.ops.at("").anonymous().get(path).await.expect(200);
     assert!(page.body.contains("draft"), "{page:?}");
     let patch = r#"[{"op": "replace", "path": "/text", "value": "good"}]"#;
-    let said = ["gates", "reject", &id, "draft", "--reason", "bad", "--patch", patch];
+    let said = [
+        "gates", "reject", &id, "draft", "--reason", "bad", "--patch", patch,
+    ];
     assert_eq!(opsctl(&said).await["gate"]["state"], "rejected");
     opsctl(&["jobs", "resume", &id]).await;
     let open = tests::wait_until("the gate is open again", async || {

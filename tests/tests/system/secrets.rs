@@ -222,7 +222,10 @@ async fn provoke(seen: &mut Seen, ops: &Client) {
             }
         }
         for (path, body) in [
-            ("/webhooks", r#"{"name":"w","url":"http://localhost:1/hook"}"#),
+            (
+                "/webhooks",
+                r#"{"name":"w","url":"http://localhost:1/hook"}"#,
+            ),
             ("/webhooks/w/rotate", ""),
             ("/webhooks/w/ping", ""),
             ("/tick", ""),

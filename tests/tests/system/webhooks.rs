@@ -93,7 +93,8 @@ async fn chosen_events_arrive_signed_and_hold_neither_payload_nor_result() {
     )
     .await;
     assert!(!made.to_string().contains("whsec_"), "{made}");
-    let job = json!({"job_type": "works", "payload": {"canary": "payload"}, "labels": {"team": "a"}});
+    let job =
+        json!({"job_type": "works", "payload": {"canary": "payload"}, "labels": {"team": "a"}});
     let good = system.run_until(&job, "succeeded").await;
     let bad = system
         .run_until(&json!({"job_type": "fails"}), "failed")
@@ -107,13 +108,17 @@ async fn chosen_events_arrive_signed_and_hold_neither_payload_nor_result() {
         .expect("now");
     for message in &all {
         assert_eq!(message.right_signatures(secret.trim()), 1, "{message:?}");
-        let sent: i64 = message.headers["webhook-timestamp"].parse().expect("seconds");
+        let sent: i64 = message.headers["webhook-timestamp"]
+            .parse()
+            .expect("seconds");
         assert!((now - sent).abs() <= 60, "{message:?}");
         assert_eq!(message.headers["content-type"], "application/json");
         assert!(!message.body.contains("canary"), "{message:?}");
     }
     let find = |id: &Value| {
-        let found = all.iter().find(|heard| heard.json()["data"]["job_id"] == *id);
+        let found = all
+            .iter()
+            .find(|heard| heard.json()["data"]["job_id"] == *id);
         found.expect("a message of the job").json()
     };
     let told = find(&good["id"]);
@@ -122,8 +127,18 @@ async fn chosen_events_arrive_signed_and_hold_neither_payload_nor_result() {
     assert_eq!(told["type"], "job.succeeded");
     let data = &told["data"];
     assert_eq!(
-        (&data["job_type"], &data["queue"], &data["status"], &data["labels"]),
-        (&json!("works"), &json!("default"), &json!("succeeded"), &json!({"team": "a"}))
+        (
+            &data["job_type"],
+            &data["queue"],
+            &data["status"],
+            &data["labels"]
+        ),
+        (
+            &json!("works"),
+            &json!("default"),
+            &json!("succeeded"),
+            &json!({"team": "a"})
+        )
     );
     assert_eq!(data["event"]["seq"], event["seq"]);
     assert_eq!(data["event"]["attempt"], 1);
@@ -192,7 +207,11 @@ async fn a_receiver_that_is_down_and_then_busy_gets_its_message_later_under_the_
     assert_eq!(statuses, [500, 429, 200]);
     assert!(log.iter().all(|attempt| attempt["duration_ms"].is_u64()));
     // By hand it is sent once more.
-    system.ops.press(&format!("{path}/resend")).await.expect(202);
+    system
+        .ops
+        .press(&format!("{path}/resend"))
+        .await
+        .expect(202);
     assert_eq!(heard(&receiver, 4).await[3].id(), taken[0].id());
     system.stop().await;
 }
@@ -226,10 +245,7 @@ async fn a_redirect_is_an_error_and_is_not_followed() {
 
 #[tokio::test]
 async fn what_is_near_us_is_not_called_however_it_is_named() {
-    let system = builder()
-        .set("WEBHOOK_ALLOW", "198.51.100.7")
-        .start()
-        .await;
+    let system = builder().set("WEBHOOK_ALLOW", "198.51.100.7").start().await;
     let receiver = Receiver::taking().await;
     let port = receiver.port();
     // As it is written: refused at once.
@@ -254,7 +270,11 @@ async fn what_is_near_us_is_not_called_however_it_is_named() {
         json!({"name": "named", "url": format!("http://localhost:{port}/hook")}),
     )
     .await;
-    for (name, host) in [("v4", "127.0.0.1"), ("v6", "[::ffff:127.0.0.1]"), ("meta", "169.254.169.254")] {
+    for (name, host) in [
+        ("v4", "127.0.0.1"),
+        ("v6", "[::ffff:127.0.0.1]"),
+        ("meta", "169.254.169.254"),
+    ] {
         sqlx::query("insert into ops_webhooks (name, url) values ($1, $2)")
             .bind(name)
             .bind(format!("http://{host}:{port}/hook"))
@@ -298,7 +318,12 @@ async fn a_black_hole_delays_neither_jobs_nor_other_receivers() {
     let told = heard(&other, 10).await;
     let told: std::collections::BTreeSet<String> = told
         .iter()
-        .map(|heard| heard.json()["data"]["job_id"].as_str().unwrap_or_default().to_owned())
+        .map(|heard| {
+            heard.json()["data"]["job_id"]
+                .as_str()
+                .unwrap_or_default()
+                .to_owned()
+        })
         .collect();
     assert_eq!(told, ids.into_iter().collect());
     // All of it happened while the very first attempt at the hole was still waiting.
@@ -311,7 +336,10 @@ async fn a_black_hole_delays_neither_jobs_nor_other_receivers() {
     .fetch_one(&system.database.psql)
     .await
     .expect("a count");
-    assert!(attempts > 0 && attempts == unanswered, "{attempts} {unanswered}");
+    assert!(
+        attempts > 0 && attempts == unanswered,
+        "{attempts} {unanswered}"
+    );
     system.stop().await;
 }
 
@@ -319,7 +347,11 @@ async fn a_black_hole_delays_neither_jobs_nor_other_receivers() {
 async fn a_sender_that_was_killed_before_it_could_record_is_followed_by_another_with_the_same_id() {
     let system = builder().runners(0).start().await;
     let receiver = Receiver::start([Reply::Never, Reply::Status(204, "")]).await;
-    create(&system, json!({"name": "once", "url": receiver.url(), "events": ["queued"]})).await;
+    create(
+        &system,
+        json!({"name": "once", "url": receiver.url(), "events": ["queued"]}),
+    )
+    .await;
     let work = system.folder().join("work-of-sender").display().to_string();
     let file = system.runner_file().display().to_string();
     let mut sender = Start::of("runner")
@@ -333,7 +365,10 @@ async fn a_sender_that_was_killed_before_it_could_record_is_followed_by_another_
     let first = heard(&receiver, 1).await.remove(0);
     sender.kill9().await;
     // While the lease of the lost sender lasts, nobody else sends.
-    assert_eq!(system.ops.press("/tick").await.expect(200).json()["delivered"], 0);
+    assert_eq!(
+        system.ops.press("/tick").await.expect(200).json()["delivered"],
+        0
+    );
     assert_eq!(receiver.heard().len(), 1);
     system
         .database
@@ -341,7 +376,10 @@ async fn a_sender_that_was_killed_before_it_could_record_is_followed_by_another_
         .execute("update ops_webhook_deliveries set due_at = clock_timestamp()")
         .await
         .expect("the lease is over");
-    assert_eq!(system.ops.press("/tick").await.expect(200).json()["delivered"], 1);
+    assert_eq!(
+        system.ops.press("/tick").await.expect(200).json()["delivered"],
+        1
+    );
     let second = receiver.heard().pop().expect("the second");
     assert_eq!((second.id(), &second.body), (first.id(), &first.body));
     let path = format!("/webhooks/once/deliveries/{}", first.id());
@@ -357,7 +395,11 @@ async fn a_sender_that_was_killed_before_it_could_record_is_followed_by_another_
 async fn many_senders_at_once_send_each_message_once() {
     let system = builder().runners(3).control_planes(2).start().await;
     let receiver = Receiver::taking().await;
-    create(&system, json!({"name": "all", "url": receiver.url(), "events": ["queued"]})).await;
+    create(
+        &system,
+        json!({"name": "all", "url": receiver.url(), "events": ["queued"]}),
+    )
+    .await;
     system
         .database
         .psql
@@ -366,7 +408,11 @@ async fn many_senders_at_once_send_each_message_once() {
         .expect("recorded");
     let ticks = async {
         for number in 0..20 {
-            system.control_plane(number % 2).press("/tick").await.expect(200);
+            system
+                .control_plane(number % 2)
+                .press("/tick")
+                .await
+                .expect(200);
         }
     };
     let (all, ()) = tokio::join!(heard(&receiver, 200), ticks);
@@ -385,7 +431,11 @@ async fn many_senders_at_once_send_each_message_once() {
 async fn during_a_rotation_both_secrets_verify_and_after_it_only_the_new_one() {
     let system = builder().start().await;
     let receiver = Receiver::taking().await;
-    create(&system, json!({"name": "keys", "url": receiver.url(), "events": ["queued"]})).await;
+    create(
+        &system,
+        json!({"name": "keys", "url": receiver.url(), "events": ["queued"]}),
+    )
+    .await;
     let secret = async || {
         let (code, secret, error) = opsctl(&system, &["webhooks", "secret", "keys"]).await;
         assert_eq!(code, 0, "{error}");
@@ -403,7 +453,10 @@ async fn during_a_rotation_both_secrets_verify_and_after_it_only_the_new_one() {
     assert_ne!(old, new);
     system.ops.press("/webhooks/keys/ping").await.expect(202);
     let both = heard(&receiver, 1).await.remove(0);
-    assert_eq!((both.right_signatures(&old), both.right_signatures(&new)), (1, 1));
+    assert_eq!(
+        (both.right_signatures(&old), both.right_signatures(&new)),
+        (1, 1)
+    );
     assert_eq!(both.json()["type"], "webhook.ping");
     system
         .database
@@ -413,7 +466,10 @@ async fn during_a_rotation_both_secrets_verify_and_after_it_only_the_new_one() {
         .expect("over");
     system.ops.press("/webhooks/keys/ping").await.expect(202);
     let one = heard(&receiver, 2).await.remove(1);
-    assert_eq!((one.right_signatures(&old), one.right_signatures(&new)), (0, 1));
+    assert_eq!(
+        (one.right_signatures(&old), one.right_signatures(&new)),
+        (0, 1)
+    );
     // The runners' key follows from the control plane's, and `opsctl` says it.
     let (code, key, _) = opsctl(&system, &["webhooks", "signing-key"]).await;
     assert_eq!((code, key.trim()), (0, runners_key().as_str()));
@@ -428,7 +484,11 @@ async fn a_runner_with_another_key_leaves_deliveries_to_those_that_have_the_righ
         .start()
         .await;
     let receiver = Receiver::taking().await;
-    create(&system, json!({"name": "keys", "url": receiver.url(), "events": ["queued"]})).await;
+    create(
+        &system,
+        json!({"name": "keys", "url": receiver.url(), "events": ["queued"]}),
+    )
+    .await;
     system
         .database
         .psql
@@ -436,7 +496,10 @@ async fn a_runner_with_another_key_leaves_deliveries_to_those_that_have_the_righ
         .await
         .expect("of another key");
     system.submit_type("nobody_takes_it").await;
-    assert_eq!(system.ops.press("/tick").await.expect(200).json()["delivered"], 0);
+    assert_eq!(
+        system.ops.press("/tick").await.expect(200).json()["delivered"],
+        0
+    );
     let (code, secret, error) = opsctl(&system, &["webhooks", "secret", "keys"]).await;
     assert_eq!((code, secret.as_str()), (1, ""));
     assert!(error.contains("another key"), "{error}");
@@ -457,7 +520,11 @@ async fn an_endpoint_that_is_gone_or_fails_for_long_is_disabled_and_says_why() {
     )
     .await;
     for name in ["gone", "failing"] {
-        system.ops.press(&format!("/webhooks/{name}/ping")).await.expect(202);
+        system
+            .ops
+            .press(&format!("/webhooks/{name}/ping"))
+            .await
+            .expect(202);
     }
     let disabled = wait_until("it is disabled", async || {
         let webhook = webhook(&system, "gone").await;
@@ -465,7 +532,9 @@ async fn an_endpoint_that_is_gone_or_fails_for_long_is_disabled_and_says_why() {
     })
     .await;
     assert!(
-        disabled["disabled_reason"].as_str().is_some_and(|why| why.contains("410")),
+        disabled["disabled_reason"]
+            .as_str()
+            .is_some_and(|why| why.contains("410")),
         "{disabled}"
     );
     assert_eq!(disabled["disabled_by"], "sweep:runner-1");
@@ -484,11 +553,22 @@ async fn an_endpoint_that_is_gone_or_fails_for_long_is_disabled_and_says_why() {
     })
     .await;
     let why = disabled["disabled_reason"].as_str().unwrap_or_default();
-    assert!(why.contains("nothing has arrived since") && why.contains("503"), "{disabled}");
+    assert!(
+        why.contains("nothing has arrived since") && why.contains("503"),
+        "{disabled}"
+    );
     // Switched on again, what still waits is sent.
     failing.reply(Reply::Status(200, ""));
-    let on = system.ops.press("/webhooks/failing/enable").await.expect(200).json();
-    assert!(on["disabled_reason"].is_null() && on["failing_since"].is_null(), "{on}");
+    let on = system
+        .ops
+        .press("/webhooks/failing/enable")
+        .await
+        .expect(200)
+        .json();
+    assert!(
+        on["disabled_reason"].is_null() && on["failing_since"].is_null(),
+        "{on}"
+    );
     hasten(&system).await;
     delivery_that(&system, "failing", |d| d["state"] == "delivered").await;
     system.stop().await;
@@ -504,9 +584,18 @@ async fn endpoints_are_made_changed_and_removed_and_wrong_ones_refused() {
     let made = answer.json();
     assert_eq!(
         made["events"],
-        json!(["succeeded", "failed", "dead_lettered", "aborted", "gate_opened"])
+        json!([
+            "succeeded",
+            "failed",
+            "dead_lettered",
+            "aborted",
+            "gate_opened"
+        ])
     );
-    assert_eq!((&made["enabled"], &made["revision"]), (&json!(true), &json!(1)));
+    assert_eq!(
+        (&made["enabled"], &made["revision"]),
+        (&json!(true), &json!(1))
+    );
     system.ops.post("/webhooks", &body).await.problem(409);
     let wrong = json!({"name": "A", "url": "ftp://h/", "events": ["note"], "x": 1});
     assert_eq!(
@@ -522,8 +611,15 @@ async fn endpoints_are_made_changed_and_removed_and_wrong_ones_refused() {
         .await
         .expect(200);
     assert_eq!(changed.json()["events"], json!(["failed"]));
-    let stale = system.ops.call("PUT", "/webhooks/a").header("if-match", answer.header("etag"));
-    stale.json(&json!({"url": receiver.url()})).send().await.problem(412);
+    let stale = system
+        .ops
+        .call("PUT", "/webhooks/a")
+        .header("if-match", answer.header("etag"));
+    stale
+        .json(&json!({"url": receiver.url()}))
+        .send()
+        .await
+        .problem(412);
     let off = system
         .ops
         .post("/webhooks/a/disable", &json!({"reason": "moon"}))
@@ -531,7 +627,11 @@ async fn endpoints_are_made_changed_and_removed_and_wrong_ones_refused() {
         .expect(200)
         .json();
     assert_eq!(off["disabled_reason"], "moon");
-    assert!(off["disabled_by"].as_str().is_some_and(|by| by.starts_with("key:")));
+    assert!(
+        off["disabled_by"]
+            .as_str()
+            .is_some_and(|by| by.starts_with("key:"))
+    );
     let listed = system.ops.get("/webhooks?limit=1").await.expect(200).json();
     assert_eq!(listed["webhooks"][0]["name"], "a");
     for (method, path) in [
@@ -540,12 +640,25 @@ async fn endpoints_are_made_changed_and_removed_and_wrong_ones_refused() {
         ("GET", "/webhooks/b/deliveries"),
         ("POST", "/webhooks/b/resend"),
         ("GET", "/webhooks/a/deliveries/nothing"),
-        ("POST", "/webhooks/a/deliveries/0190163d-8694-739b-aea5-966c26f8ad90/resend"),
+        (
+            "POST",
+            "/webhooks/a/deliveries/0190163d-8694-739b-aea5-966c26f8ad90/resend",
+        ),
     ] {
         system.ops.call(method, path).send().await.problem(404);
     }
-    system.ops.call("DELETE", "/webhooks/a").send().await.expect(204);
-    system.ops.call("DELETE", "/webhooks/a").send().await.problem(404);
+    system
+        .ops
+        .call("DELETE", "/webhooks/a")
+        .send()
+        .await
+        .expect(204);
+    system
+        .ops
+        .call("DELETE", "/webhooks/a")
+        .send()
+        .await
+        .problem(404);
     system.stop().await;
 }
 
@@ -565,7 +678,10 @@ async fn with_the_flag_off_nothing_is_there_and_nothing_is_sent() {
         .execute("select ops_enqueue('a', '{}')")
         .await
         .expect("recorded");
-    assert_eq!(system.ops.press("/tick").await.expect(200).json()["delivered"], 0);
+    assert_eq!(
+        system.ops.press("/tick").await.expect(200).json()["delivered"],
+        0
+    );
     assert_eq!(receiver.heard().len(), 0);
     system.stop().await;
 }

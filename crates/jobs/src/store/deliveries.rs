@@ -232,7 +232,11 @@ impl Store {
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn resend_delivery(&self, delivery: Uuid, actor: &str) -> Result<Option<()>, StoreError> {
+    pub async fn resend_delivery(
+        &self,
+        delivery: Uuid,
+        actor: &str,
+    ) -> Result<Option<()>, StoreError> {
         let resent = sqlx::query_scalar!(
             r#"
             with acting as materialized (select set_config('ops.actor', $1, true) as actor)

@@ -319,7 +319,10 @@ impl Store {
         let wanted = usize::try_from(limit).unwrap_or(0);
         let more = webhooks.len() > wanted;
         webhooks.truncate(wanted);
-        let next = webhooks.last().filter(|_| more).map(|last| last.name.clone());
+        let next = webhooks
+            .last()
+            .filter(|_| more)
+            .map(|last| last.name.clone());
         Ok(WebhookPage { webhooks, next })
     }
 

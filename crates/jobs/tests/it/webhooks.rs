@@ -103,11 +103,12 @@ async fn the_schema_knows_the_same_kinds_and_each_is_one_that_events_have() {
         .await
         .expect("kinds");
     assert_eq!(kinds, WEBHOOK_KINDS);
-    let missing: Vec<String> =
-        sqlx::query_scalar("select kind from ops_job_transitions where kind <> all (ops_webhook_kinds())")
-            .fetch_all(&database.psql)
-            .await
-            .expect("kinds");
+    let missing: Vec<String> = sqlx::query_scalar(
+        "select kind from ops_job_transitions where kind <> all (ops_webhook_kinds())",
+    )
+    .fetch_all(&database.psql)
+    .await
+    .expect("kinds");
     assert_eq!(missing, Vec::<String>::new());
 }
 
@@ -127,12 +128,21 @@ async fn a_delivery_is_written_with_its_event_and_taken_back_with_it() {
     let id = database.record("a").await.id;
     let leased = TestRunner::new("r1", &["a"]).take(&database, id).await;
     let failed = Outcome::Failed("broken".to_owned());
-    database.store.finish(leased.lease, failed).await.expect("recorded");
+    database
+        .store
+        .finish(leased.lease, failed)
+        .await
+        .expect("recorded");
     let events = database.store.events(id, 0, 100).await.expect("events");
     let told = bodies(&database).await;
     let kinds: Vec<String> = told
         .iter()
-        .map(|body| body["data"]["event"]["kind"].as_str().unwrap_or_default().to_owned())
+        .map(|body| {
+            body["data"]["event"]["kind"]
+                .as_str()
+                .unwrap_or_default()
+                .to_owned()
+        })
         .collect();
     assert_eq!(kinds, database.kinds(id).await);
     for (body, event) in told.iter().zip(&events) {
@@ -159,9 +169,13 @@ async fn filters_choose_and_payload_and_result_are_told_only_where_asked_for_and
     };
     endpoint(&database, "of_type", of_type).await;
     endpoint(&database, "of_queue", of_queue).await;
-    database.record_with(NewJob::new(name("a"), json!({"canary": 1}))).await;
+    database
+        .record_with(NewJob::new(name("a"), json!({"canary": 1})))
+        .await;
     assert_eq!(bodies(&database).await.len(), 0);
-    database.record_with(NewJob::new(name("b"), json!({"canary": 1}))).await;
+    database
+        .record_with(NewJob::new(name("b"), json!({"canary": 1})))
+        .await;
     let told = bodies(&database).await;
     assert_eq!(told.len(), 1);
     assert!(!told[0].to_string().contains("canary"));
@@ -173,7 +187,11 @@ async fn filters_choose_and_payload_and_result_are_told_only_where_asked_for_and
     let leased = TestRunner::new("r1", &["a"]).take(&database, small).await;
     let long = "r".repeat(70_000);
     let done = Outcome::Succeeded(json!(long));
-    database.store.finish(leased.lease, done).await.expect("recorded");
+    database
+        .store
+        .finish(leased.lease, done)
+        .await
+        .expect("recorded");
     let told = bodies(&database).await;
     assert_eq!(told[1]["data"]["payload"], json!({"canary": 1}));
     assert_eq!(told[2]["data"]["payload"], json!({"canary": 1}));
@@ -199,7 +217,11 @@ async fn what_a_decision_changes_is_not_told() {
         .expect("the job");
     let leased = TestRunner::new("r1", &["a"]).take(&database, id).await;
     let done = Outcome::Succeeded(json!({"text": "canary"}));
-    database.store.finish(leased.lease, done).await.expect("recorded");
+    database
+        .store
+        .finish(leased.lease, done)
+        .await
+        .expect("recorded");
     sqlx::query("select ops_reject($1, 'draft', 'not yet', '{\"canary\": 2}')")
         .bind(id)
         .execute(&database.psql)
@@ -235,8 +257,16 @@ async fn many_senders_take_each_delivery_once_and_a_failing_endpoint_is_tried_on
     let database = Database::new().await;
     endpoint(&database, "one", terms(&["queued"])).await;
     endpoint(&database, "two", terms(&["queued"])).await;
-    psql(&database, "select ops_enqueue('a', '{}') from generate_series(1, 100)").await;
-    psql(&database, "update ops_webhooks set failing_since = now() where name = 'two'").await;
+    psql(
+        &database,
+        "select ops_enqueue('a', '{}') from generate_series(1, 100)",
+    )
+    .await;
+    psql(
+        &database,
+        "update ops_webhooks set failing_since = now() where name = 'two'",
+    )
+    .await;
     let mut senders = JoinSet::new();
     for number in 0..20 {
         let store = database.store.clone();
@@ -268,13 +298,22 @@ async fn a_sender_that_comes_too_late_changes_nothing() {
     endpoint(&database, "all", terms(&["queued"])).await;
     database.record("a").await;
     let first = claim(&database, "first").await.remove(0);
-    assert_eq!(claim(&database, "second").await, []);
+    assert_eq!(claim(&database, "second").await.len(), 0);
     now_due(&database).await;
     let second = claim(&database, "second").await.remove(0);
     assert_eq!((second.id, second.attempt), (first.id, 2));
-    assert_eq!(record(&database, "first", &first, &failed()).await, WebhookRecord::Late);
-    assert_eq!(record(&database, "second", &second, &arrived()).await, WebhookRecord::Delivered);
-    assert_eq!(record(&database, "second", &second, &failed()).await, WebhookRecord::Late);
+    assert_eq!(
+        record(&database, "first", &first, &failed()).await,
+        WebhookRecord::Late
+    );
+    assert_eq!(
+        record(&database, "second", &second, &arrived()).await,
+        WebhookRecord::Delivered
+    );
+    assert_eq!(
+        record(&database, "second", &second, &failed()).await,
+        WebhookRecord::Late
+    );
     let (delivery, attempts) = database
         .store
         .delivery(&named("all"), first.id)
@@ -282,7 +321,10 @@ async fn a_sender_that_comes_too_late_changes_nothing() {
         .expect("an answer")
         .expect("the delivery");
     assert_eq!(delivery.state, jobs::DeliveryState::Delivered);
-    let told: Vec<_> = attempts.iter().map(|attempt| (attempt.sender.as_str(), attempt.status)).collect();
+    let told: Vec<_> = attempts
+        .iter()
+        .map(|attempt| (attempt.sender.as_str(), attempt.status))
+        .collect();
     assert_eq!(told, [("first", Some(500)), ("second", Some(200))]);
 }
 
@@ -295,7 +337,10 @@ async fn failures_are_tried_again_later_and_later_until_they_are_given_up() {
     for _ in 0..8 {
         now_due(&database).await;
         let claimed = claim(&database, "s").await.remove(0);
-        assert_eq!(record(&database, "s", &claimed, &failed()).await, WebhookRecord::Retry);
+        assert_eq!(
+            record(&database, "s", &claimed, &failed()).await,
+            WebhookRecord::Retry
+        );
         let pause: f64 = sqlx::query_scalar(
             "select extract(epoch from due_at - clock_timestamp())::float8 from ops_webhook_deliveries",
         )
@@ -304,21 +349,40 @@ async fn failures_are_tried_again_later_and_later_until_they_are_given_up() {
         .expect("a time");
         pauses.push(pause);
     }
-    for (pause, usual) in pauses.iter().zip([5.0, 20.0, 80.0, 320.0, 1280.0, 5120.0, 20480.0, 21600.0]) {
-        assert!((usual * 0.8 - 1.0..=usual * 1.2).contains(pause), "{pauses:?}");
+    for (pause, usual) in pauses
+        .iter()
+        .zip([5.0, 20.0, 80.0, 320.0, 1280.0, 5120.0, 20480.0, 21600.0])
+    {
+        assert!(
+            (usual * 0.8 - 1.0..=usual * 1.2).contains(pause),
+            "{pauses:?}"
+        );
     }
-    psql(&database, "update ops_webhook_deliveries set give_up_at = clock_timestamp()").await;
+    psql(
+        &database,
+        "update ops_webhook_deliveries set give_up_at = clock_timestamp()",
+    )
+    .await;
     now_due(&database).await;
     let claimed = claim(&database, "s").await.remove(0);
-    assert_eq!(record(&database, "s", &claimed, &failed()).await, WebhookRecord::Dead);
+    assert_eq!(
+        record(&database, "s", &claimed, &failed()).await,
+        WebhookRecord::Dead
+    );
     now_due(&database).await;
-    assert_eq!(claim(&database, "s").await, []);
+    assert_eq!(claim(&database, "s").await.len(), 0);
     // By hand it begins anew, with short pauses.
-    let resent = database.store.resend_dead_deliveries(&named("all"), None, "key:test").await;
+    let resent = database
+        .store
+        .resend_dead_deliveries(&named("all"), None, "key:test")
+        .await;
     assert_eq!(resent.expect("an answer"), Some(1));
     let again = claim(&database, "s").await.remove(0);
     assert_eq!((again.id, again.attempt), (claimed.id, 10));
-    assert_eq!(record(&database, "s", &again, &failed()).await, WebhookRecord::Retry);
+    assert_eq!(
+        record(&database, "s", &again, &failed()).await,
+        WebhookRecord::Retry
+    );
     let pause: f64 = sqlx::query_scalar(
         "select extract(epoch from due_at - clock_timestamp())::float8 from ops_webhook_deliveries",
     )
@@ -334,10 +398,14 @@ async fn nothing_is_sent_while_the_fleet_is_paused_nor_by_a_sender_without_the_k
     endpoint(&database, "all", terms(&["queued"])).await;
     database.record("a").await;
     psql(&database, "select ops_pause_fleet('restored')").await;
-    assert_eq!(claim(&database, "s").await, []);
+    assert_eq!(claim(&database, "s").await.len(), 0);
     psql(&database, "select ops_resume_fleet()").await;
-    psql(&database, "update ops_webhooks set signing_key_id = 'deadbeef'").await;
-    assert_eq!(claim(&database, "s").await, []);
+    psql(
+        &database,
+        "update ops_webhooks set signing_key_id = 'deadbeef'",
+    )
+    .await;
+    assert_eq!(claim(&database, "s").await.len(), 0);
     let keys = [KEY.to_owned(), "deadbeef".to_owned()];
     let claimed = database.store.claim_deliveries("s", &keys, 100).await;
     assert_eq!(claimed.expect("an answer").len(), 1);
@@ -350,15 +418,21 @@ async fn nothing_is_sent_while_the_fleet_is_paused_nor_by_a_sender_without_the_k
 async fn what_ended_long_ago_is_forgotten_and_what_waits_for_a_disabled_endpoint_is_given_up() {
     let database = Database::new().await;
     endpoint(&database, "all", terms(&["queued"])).await;
-    psql(&database, "select ops_enqueue('a', '{}') from generate_series(1, 3)").await;
+    psql(
+        &database,
+        "select ops_enqueue('a', '{}') from generate_series(1, 3)",
+    )
+    .await;
     let claimed = claim(&database, "s").await;
     record(&database, "s", &claimed[0], &arrived()).await;
     record(&database, "s", &claimed[1], &arrived()).await;
-    sqlx::query("update ops_webhook_deliveries set ended_at = ended_at - interval '31 days' where id = $1")
-        .bind(claimed[0].id)
-        .execute(&database.psql)
-        .await
-        .expect("long ago");
+    sqlx::query(
+        "update ops_webhook_deliveries set ended_at = ended_at - interval '31 days' where id = $1",
+    )
+    .bind(claimed[0].id)
+    .execute(&database.psql)
+    .await
+    .expect("long ago");
     assert_eq!(database.store.keep_webhooks().await.expect("kept"), 1);
     let attempts: i64 = sqlx::query_scalar("select count(*) from ops_webhook_attempts")
         .fetch_one(&database.psql)
@@ -366,7 +440,11 @@ async fn what_ended_long_ago_is_forgotten_and_what_waits_for_a_disabled_endpoint
         .expect("a count");
     assert_eq!(attempts, 2);
     psql(&database, "select ops_disable_webhook('all', 'moon')").await;
-    psql(&database, "update ops_webhook_deliveries set give_up_at = clock_timestamp()").await;
+    psql(
+        &database,
+        "update ops_webhook_deliveries set give_up_at = clock_timestamp()",
+    )
+    .await;
     database.store.keep_webhooks().await.expect("kept");
     let dead = database
         .store
@@ -399,9 +477,18 @@ async fn by_hand_only_sane_endpoints_can_be_made_and_who_changed_them_is_known()
         let code = error.as_database_error().and_then(|error| error.code());
         assert_eq!(code.as_deref(), Some("23514"), "{sql}");
     }
-    psql(&database, "insert into ops_webhooks (name, url) values ('a', 'https://h/x?y=1')").await;
+    psql(
+        &database,
+        "insert into ops_webhooks (name, url) values ('a', 'https://h/x?y=1')",
+    )
+    .await;
     psql(&database, "select ops_disable_webhook('a', 'moon')").await;
-    let webhook = database.store.webhook(&named("a")).await.expect("an answer").expect("there");
+    let webhook = database
+        .store
+        .webhook(&named("a"))
+        .await
+        .expect("an answer")
+        .expect("there");
     let login: String = sqlx::query_scalar("select session_user::text")
         .fetch_one(&database.psql)
         .await
@@ -409,7 +496,12 @@ async fn by_hand_only_sane_endpoints_can_be_made_and_who_changed_them_is_known()
     assert_eq!(webhook.disabled_by.as_ref(), Some(&login));
     assert_eq!(webhook.disabled_reason.as_deref(), Some("moon"));
     psql(&database, "update ops_webhooks set enabled = true").await;
-    let webhook = database.store.webhook(&named("a")).await.expect("an answer").expect("there");
+    let webhook = database
+        .store
+        .webhook(&named("a"))
+        .await
+        .expect("an answer")
+        .expect("there");
     assert_eq!((webhook.disabled_by, webhook.revision), (None, 3));
     let error = database
         .psql

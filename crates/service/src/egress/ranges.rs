@@ -57,9 +57,7 @@ impl Range {
                 u32::from(ip).into(),
                 32 - self.bits,
             ),
-            (IpAddr::V6(first), IpAddr::V6(ip)) => {
-                same(first.into(), ip.into(), 128 - self.bits)
-            }
+            (IpAddr::V6(first), IpAddr::V6(ip)) => same(first.into(), ip.into(), 128 - self.bits),
             (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => false,
         }
     }
@@ -74,7 +72,10 @@ fn is_host(text: &str) -> bool {
     let fits = |b: u8| b.is_ascii_alphanumeric() || b == b'.' || b == b'-' || b == b'_';
     text.len() <= 253
         && text.bytes().all(fits)
-        && text.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric())
+        && text
+            .bytes()
+            .next()
+            .is_some_and(|b| b.is_ascii_alphanumeric())
 }
 
 /// IPv4 ranges that are not for anyone to call: this network, private, shared, loopback, link-local, protocols,
