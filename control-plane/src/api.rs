@@ -127,7 +127,11 @@ fn routes() -> Vec<(&'static str, Gate, MethodRouter<Arc<App>>)> {
         ),
         ("/schedules/{name}/fires", SCHEDULES, get(schedules::fires)),
         ("/schedules/{name}/next", SCHEDULES, get(schedules::next)),
-        ("/webhooks", JOBS, get(webhooks::list).post(webhooks::create)),
+        (
+            "/webhooks",
+            JOBS,
+            get(webhooks::list).post(webhooks::create),
+        ),
         (
             "/webhooks/{name}",
             JOBS,

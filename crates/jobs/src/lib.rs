@@ -32,12 +32,12 @@ pub use stage::{GateTerms, NewStage, Part, Stage, StageAtWork};
 pub use state::{Status, UnknownStatus};
 pub use storable::{storable_json, storable_text};
 pub use store::{
-    AbortAnswer, Admission, Changed, ClaimRequest, DecisionRequest, DeliveryPage, EventsSeen, Finished, FirePage,
-    Fired, FleetChange, Hints, JobFilter, LastSweep, LogChunk, LogPage, LogPiece, LogSeen, Matched,
-    Migration, Page, Pause, Pooler, ProgressKind, ROLES, Reason, RetryFilter, RetryFrom, Rollup,
-    Runner, RunnerReport, SchedulePage, SchemaStatus, Store, StoreOptions, Submitted, Swept,
-    UNUSABLE_ADDRESS, Unfinished, Verified, WebhookChanged, WebhookPage, expected_version, is_usable_address,
-    schema_fingerprint,
+    AbortAnswer, Admission, Changed, ClaimRequest, DecisionRequest, DeliveryPage, EventsSeen,
+    Finished, FirePage, Fired, FleetChange, Hints, JobFilter, LastSweep, LogChunk, LogPage,
+    LogPiece, LogSeen, Matched, Migration, Page, Pause, Pooler, ProgressKind, ROLES, Reason,
+    RetryFilter, RetryFrom, Rollup, Runner, RunnerReport, SchedulePage, SchemaStatus, Store,
+    StoreOptions, Submitted, Swept, UNUSABLE_ADDRESS, Unfinished, Verified, WebhookChanged,
+    WebhookPage, expected_version, is_usable_address, schema_fingerprint,
 };
 pub use trigger::{Trigger, TriggerAccepted};
 pub use verify::{Finding, Fold, Standing};
