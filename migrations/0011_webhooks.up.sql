@@ -135,6 +135,8 @@ create index ops_webhook_deliveries_due on ops_webhook_deliveries (webhook_id, d
 comment on index ops_webhook_deliveries_due is 'Senders: what is due for an endpoint.';
 create index ops_webhook_deliveries_of on ops_webhook_deliveries (webhook_id, id);
 comment on index ops_webhook_deliveries_of is 'The deliveries of an endpoint, newest first.';
+create index ops_webhook_deliveries_dead on ops_webhook_deliveries (webhook_id, created_at) where state = 'dead';
+comment on index ops_webhook_deliveries_dead is 'What was given up for an endpoint: counted, and sent again by hand.';
 create index ops_webhook_deliveries_ended on ops_webhook_deliveries (ended_at) where ended_at is not null;
 comment on index ops_webhook_deliveries_ended is 'Retention: what ended more than 30 days ago.';
 
@@ -245,7 +247,10 @@ begin
           -- Only what is known to hold nothing of the payload or the result: patches do.
           (
             select jsonb_object_agg(d.key, d.value) from jsonb_each(e.data) d
-            where d.key in ('error', 'reason', 'run_at', 'ran_ms', 'waited_ms', 'stage', 'revision', 'automatic')
+            where d.key in (
+              'error', 'reason', 'run_at', 'ran_ms', 'waited_ms', 'stage', 'revision', 'document_hash', 'approvals',
+              'auto_approve_at', 'expires_at', 'automatic'
+            )
           ),
           '{}'
         )
