@@ -3,6 +3,7 @@
 mod artifacts;
 mod batch;
 mod debug_env;
+mod deliveries;
 mod docs;
 mod fleet;
 pub(crate) mod frame;
@@ -28,6 +29,8 @@ mod tick;
 mod trigger;
 mod upload;
 mod views;
+mod webhook_request;
+mod webhooks;
 mod why;
 
 #[cfg(test)]
@@ -133,6 +136,38 @@ fn routes() -> Vec<(&'static str, Gate, MethodRouter<Arc<App>>)> {
             get(health_metrics::health_metrics),
         ),
         ("/metrics", METRICS, get(metrics::metrics)),
+        (
+            "/webhooks",
+            JOBS,
+            get(webhooks::list).post(webhooks::create),
+        ),
+        (
+            "/webhooks/{name}",
+            JOBS,
+            put(webhooks::change)
+                .get(webhooks::webhook)
+                .delete(webhooks::delete),
+        ),
+        ("/webhooks/{name}/enable", JOBS, post(webhooks::enable)),
+        ("/webhooks/{name}/disable", JOBS, post(webhooks::disable)),
+        ("/webhooks/{name}/rotate", JOBS, post(webhooks::rotate)),
+        ("/webhooks/{name}/ping", JOBS, post(webhooks::ping)),
+        (
+            "/webhooks/{name}/resend",
+            JOBS,
+            post(deliveries::resend_dead),
+        ),
+        ("/webhooks/{name}/deliveries", JOBS, get(deliveries::list)),
+        (
+            "/webhooks/{name}/deliveries/{delivery_id}",
+            JOBS,
+            get(deliveries::delivery),
+        ),
+        (
+            "/webhooks/{name}/deliveries/{delivery_id}/resend",
+            JOBS,
+            post(deliveries::resend),
+        ),
         ("/meta", META, get(meta::meta)),
         ("/debug/env", OPEN, get(debug_env::debug_env)),
         ("/openapi.json", OPEN, get(docs::openapi_json)),

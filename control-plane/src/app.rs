@@ -9,6 +9,7 @@ use service::metrics::Metrics;
 use service::trace::{Carried, Role, Span, Tracing};
 use service::{ArtifactStore, Flag, Flags, Problem, Stop};
 use uuid::Uuid;
+use webhooks::{Sender, SigningKeys, derived_signing_key};
 
 use crate::api::openapi;
 use crate::config::Config;
@@ -35,6 +36,8 @@ pub(crate) struct App {
     pub(crate) cursors: Cursors,
     /// Signs links that decide one gate.
     pub(crate) links: Links,
+    /// Sends webhooks at each tick.
+    pub(crate) webhooks: Sender,
     /// The API's description, without what is behind flags that are off.
     pub(crate) openapi: Bytes,
     /// What it counts of itself; there whenever `FEATURE_METRICS` is on.
@@ -60,7 +63,10 @@ impl App {
         };
         let store = Store::new(&options).map_err(StartError::Store)?;
         let place = place(&config.shared.artifact_store);
+        let keys = signing_keys(&config);
+        let sender = Sender::new(store.clone(), keys, config.webhooks.egress.clone());
         Ok(Self {
+            webhooks: sender.map_err(StartError::WebhookClient)?,
             depot: Depot::open(store.clone(), &place).map_err(StartError::Files)?,
             store,
             live: Live::new(config.limits.streams),
@@ -165,6 +171,12 @@ impl App {
         let job = ask(self.store.get_with(id, self.config.stall_after)).await?;
         job.ok_or_else(error::no_such_job)
     }
+}
+
+/// What webhooks are signed with: what was set for it, else what follows from `SECRET_KEY`.
+fn signing_keys(config: &Config) -> SigningKeys {
+    let set = SigningKeys::new(config.webhooks.signing_keys.clone());
+    set.unwrap_or_else(|| SigningKeys::one(derived_signing_key(&config.secret_key)))
 }
 
 /// Where files are kept, as the library of files has it.

@@ -7,7 +7,10 @@ use std::time::Duration;
 
 use axum::http::HeaderValue;
 use service::settings::Source;
-use service::{Cors, Flag, KeySet, Secret, SettingsError, SharedSettings, Sources, Values, flags};
+use service::{
+    Cors, Flag, KeySet, Secret, SettingsError, SharedSettings, Sources, Values, WebhookSettings,
+    flags,
+};
 use url::{Host, Url};
 
 pub use table::SETTINGS;
@@ -65,6 +68,8 @@ pub struct Config {
     pub drain_delay: Duration,
     /// Which other origins may call; `None`: no CORS header is ever sent.
     pub cors: Option<Cors>,
+    /// What webhooks are signed with, and what they may reach.
+    pub webhooks: WebhookSettings,
     /// Whether `GET /meta` is there.
     pub meta_enabled: bool,
     /// Every setting's name and the layer that it was taken from, for `GET /debug/env`.
@@ -81,6 +86,7 @@ impl Config {
             SharedSettings::SETTINGS,
             SETTINGS,
             Cors::SETTINGS,
+            WebhookSettings::SETTINGS,
             flags::SETTINGS,
         ];
         let mut values = Values::load(&tables, &[], sources);
@@ -103,6 +109,7 @@ impl Config {
             },
             drain_delay: read_drain_delay(&mut values, &shared),
             cors: Cors::read(&mut values),
+            webhooks: WebhookSettings::read(&mut values, shared.app_env),
             meta_enabled: values.switch("META_ENABLED"),
             sources: values.sources().collect(),
             shared,

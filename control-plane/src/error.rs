@@ -25,6 +25,8 @@ pub enum StartError {
     Metrics(MetricsError),
     /// Traces cannot be exported.
     Traces(TraceError),
+    /// The client for webhooks cannot be made.
+    WebhookClient(reqwest::Error),
     /// The address cannot be listened on.
     Listen(ServeError),
     /// The signals that stop the program cannot be listened for.
@@ -39,6 +41,7 @@ impl fmt::Display for StartError {
             Self::RunnerClient(_) => "cannot prepare the connections to the runner",
             Self::Metrics(_) => "cannot set up metrics",
             Self::Traces(_) => "cannot set up traces",
+            Self::WebhookClient(_) => "cannot prepare the connections for webhooks",
             Self::Listen(_) => "cannot listen",
             Self::Signals(_) => "cannot listen for signals",
         })
@@ -50,9 +53,9 @@ impl Error for StartError {
         match self {
             Self::Store(cause) => Some(cause),
             Self::Files(cause) => Some(cause),
-            Self::RunnerClient(cause) => Some(cause),
             Self::Metrics(cause) => Some(cause),
             Self::Traces(cause) => Some(cause),
+            Self::RunnerClient(cause) | Self::WebhookClient(cause) => Some(cause),
             Self::Listen(cause) => Some(cause),
             Self::Signals(cause) => Some(cause),
         }

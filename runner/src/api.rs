@@ -67,6 +67,7 @@ async fn tick(
     let actor = app.identity.actor();
     app.store.note_tick(&actor).await.map_err(problem)?;
     let done = crate::housekeeping::tick(&app).await.map_err(problem)?;
+    app.tell.notify_one();
     let claimed = run::claim_due(&app).await?;
     Ok(Json(TickView {
         claimed,

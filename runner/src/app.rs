@@ -54,6 +54,10 @@ pub(crate) struct App {
     /// Told whenever a job has ended here.
     pub(crate) ended: Notify,
     pub(crate) loops: Arc<Loops>,
+    /// Tells endpoints what happened; `None` without a key to sign with.
+    pub(crate) webhooks: Option<webhooks::Sender>,
+    /// Told when webhooks are to be sent at once.
+    pub(crate) tell: Notify,
     /// Whether this process bears its runner's name; before that, and after it has lost it, nothing is taken.
     pub(crate) admitted: AtomicBool,
 }

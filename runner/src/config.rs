@@ -11,7 +11,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use jobs::Name;
-use service::settings::{Fallback, Kind, Setting, SettingsError, SharedSettings, Sources, Values};
+use service::settings::{
+    Fallback, Kind, Setting, SettingsError, SharedSettings, Sources, Values, WebhookSettings,
+};
 use service::{KeySet, Secret, TlsFiles};
 
 use crate::secrets;
@@ -165,6 +167,7 @@ pub struct Config {
     /// What must not be seen in what handlers print.
     pub(crate) secrets: Vec<Secret>,
     pub(crate) cgroup: CgroupSetting,
+    pub(crate) webhooks: WebhookSettings,
 }
 
 /// Where runs have their cgroups.
@@ -221,11 +224,18 @@ impl Config {
     /// # Errors
     /// Names every wrong setting at once, none by its value.
     pub fn load(sources: Sources) -> Result<Self, SettingsError> {
-        let tables = [SharedSettings::SETTINGS, service::flags::SETTINGS, SETTINGS];
+        let tables = [
+            SharedSettings::SETTINGS,
+            WebhookSettings::SETTINGS,
+            service::flags::SETTINGS,
+            SETTINGS,
+        ];
         let mut values = Values::load(&tables, &["job_types"], sources);
         let tokens = values.secret_list("RUNNER_TOKEN");
+        let shared = SharedSettings::read(&mut values);
         let mut config = Self {
-            shared: SharedSettings::read(&mut values),
+            webhooks: WebhookSettings::read(&mut values, shared.app_env),
+            shared,
             tokens: KeySet::new(&tokens),
             bind: values.bind_address("RUNNER_BIND"),
             tls: tls(&mut values),
@@ -240,6 +250,8 @@ impl Config {
             secrets: tokens,
             cgroup: cgroup(&mut values),
         };
+        let signing_keys = config.webhooks.signing_keys.iter().cloned();
+        config.secrets.extend(signing_keys);
         let in_address = secrets::of_address(config.shared.database_url.expose());
         config
             .secrets

@@ -59,6 +59,8 @@ pub enum StartError {
     Metrics(MetricsError),
     /// Traces cannot be exported.
     Traces(TraceError),
+    /// The client for webhooks cannot be made.
+    WebhookClient(reqwest::Error),
     /// The address cannot be served.
     Serve(ServeError),
     /// The thread that keeps the leases cannot be started.
@@ -85,6 +87,7 @@ impl fmt::Display for StartError {
             Self::HttpClient(_) => f.write_str("cannot make a client for http job types"),
             Self::Metrics(_) => f.write_str("cannot set up metrics"),
             Self::Traces(_) => f.write_str("cannot set up traces"),
+            Self::WebhookClient(_) => f.write_str("cannot make a client for webhooks"),
             Self::Serve(_) => f.write_str("cannot serve"),
             Self::LeaseKeeper(_) => f.write_str("cannot start the lease keeper"),
             Self::Signals(_) => f.write_str("cannot listen for signals"),
@@ -103,9 +106,9 @@ impl Error for StartError {
             Self::Store(cause) => Some(cause),
             Self::Files(cause) => Some(cause),
             Self::WorkDir(cause) | Self::LeaseKeeper(cause) | Self::Signals(cause) => Some(cause),
-            Self::HttpClient(cause) => Some(cause),
             Self::Metrics(cause) => Some(cause),
             Self::Traces(cause) => Some(cause),
+            Self::HttpClient(cause) | Self::WebhookClient(cause) => Some(cause),
             Self::Serve(cause) => Some(cause),
             Self::JobTypes(_) | Self::NameTaken(_) | Self::PartEnded(_) => None,
         }

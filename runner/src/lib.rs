@@ -36,6 +36,7 @@ mod secrets;
 mod slots;
 mod spans;
 mod supervised;
+mod telling;
 mod work_dir;
 
 pub use builder::{Builder, Runner};

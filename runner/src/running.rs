@@ -13,6 +13,7 @@ use service::trace::Tracing;
 use service::{ArtifactStore, ConnectionLimits, Flag, Listener, Stop, Stopper};
 use tokio::sync::Mutex;
 use tokio::task::JoinSet;
+use webhooks::{Sender, SigningKeys};
 
 use crate::api;
 use crate::app::App;
@@ -32,6 +33,7 @@ use crate::metrics::RunnerMetrics;
 use crate::outcome_file::Outcomes;
 use crate::registry::Registry;
 use crate::slots::Slots;
+use crate::telling::tell;
 use crate::work_dir::WorkDir;
 
 /// How long killing and handing back may take once the drain time is over.
@@ -133,6 +135,7 @@ pub async fn start(mut config: Config, handlers: Handlers) -> Result<RunningRunn
     let boot_id = service::ids::uuid_v7();
     let name_lock = name_lock(&config, boot_id)?;
     let registry = Registry::new(&mut config, handlers, &store)?;
+    let webhooks = webhook_sender(&config, &store)?;
     let listener = Listener::bind(config.bind, config.tls.as_ref())
         .await
         .map_err(StartError::Serve)?;
@@ -171,6 +174,8 @@ pub async fn start(mut config: Config, handlers: Handlers) -> Result<RunningRunn
         backlog: Backlog::default(),
         ended: tokio::sync::Notify::new(),
         loops: Arc::default(),
+        webhooks,
+        tell: tokio::sync::Notify::new(),
         admitted: AtomicBool::new(false),
     });
     let keeper = LeaseKeeper::start(
@@ -206,6 +211,15 @@ fn name_lock(config: &Config, boot_id: uuid::Uuid) -> Result<Option<NameLock>, S
         .map_err(StartError::WorkDir)?
         .map(Some)
         .ok_or_else(|| StartError::NameTaken(config.runner_id.clone()))
+}
+
+/// Without a key of its own, a runner leaves webhooks to others.
+fn webhook_sender(config: &Config, store: &Store) -> Result<Option<Sender>, StartError> {
+    let keys = SigningKeys::new(config.webhooks.signing_keys.clone());
+    let sender = |keys| Sender::new(store.clone(), keys, config.webhooks.egress.clone());
+    keys.map(sender)
+        .transpose()
+        .map_err(StartError::WebhookClient)
 }
 
 fn pooler(setting: service::Pooler) -> Pooler {
@@ -297,6 +311,12 @@ async fn live(
         let begin = || keep_house(Arc::clone(&of_task));
         of_task.loops.keep("housekeeping", begin).await
     });
+    let mut telling = JoinSet::new();
+    let of_task = Arc::clone(&app);
+    telling.spawn(async move {
+        let begin = || tell(Arc::clone(&of_task));
+        of_task.loops.keep("webhooks", begin).await
+    });
     let mut admitting = JoinSet::new();
     let (of_task, dead) = (
         Arc::clone(&app),
@@ -314,6 +334,7 @@ async fn live(
             Some(Ok(Some(Err(error)))) => error,
             Some(Ok(Some(Ok(())) | None) | Err(_)) | None => StartError::PartEnded("housekeeping"),
         }),
+        _ = telling.join_next() => Some(StartError::PartEnded("webhooks")),
         () = keeper.ended() => Some(StartError::PartEnded("lease keeper")),
     };
     admitting.shutdown().await;
@@ -338,6 +359,9 @@ async fn live(
     .await;
     dispatching.shutdown().await;
     housekeeping.shutdown().await;
+    // What was sent is recorded if it is answered soon; else it is sent again by another.
+    let _ = tokio::time::timeout(LAST_WORDS, telling.join_next()).await;
+    telling.shutdown().await;
     handing_in.shutdown().await;
     app.registry.watch.retire_all().await;
     api_stopper.stop();

@@ -52,7 +52,7 @@ fn word(source: Source) -> &'static str {
 mod tests {
     use std::collections::BTreeSet;
 
-    use service::{Cors, SharedSettings, flags};
+    use service::{Cors, SharedSettings, WebhookSettings, flags};
 
     use super::*;
     use crate::config::SETTINGS;
@@ -63,6 +63,7 @@ mod tests {
             SharedSettings::SETTINGS,
             SETTINGS,
             Cors::SETTINGS,
+            WebhookSettings::SETTINGS,
             flags::SETTINGS,
         ];
         let names: Vec<String> = tables

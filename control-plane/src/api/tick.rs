@@ -1,6 +1,7 @@
 //! `POST /tick`: cron's call. Does what is due once, whoever else does it too; every part of it may be repeated at any time.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::State;
 use axum::{Extension, Json};
@@ -12,7 +13,10 @@ use super::views::TickView;
 use crate::app::{App, ask};
 use crate::runner_client::TriggerAnswer;
 
-/// Do what is due: take back what lost runners held, fail what outlived its time to live, fire what schedules have due, trigger the runner for a due job.
+/// A tick waits no longer for receivers, whatever their endpoints allow.
+const RECEIVERS_DEADLINE: Duration = Duration::from_secs(8);
+
+/// Do what is due: take back what lost runners held, fail what outlived its time to live, fire what schedules have due, send webhooks, trigger the runner for a due job.
 ///
 /// At most one trigger is sent, for the due job that was least recently asked for; what came of it stands with the job. A
 /// runner that polls needs none of this; one that does not takes the rest of what is due with calls of its own `POST /tick`.
@@ -42,13 +46,36 @@ pub(crate) async fn tick(
     };
     let fired = fire_due(&app, &actor).await?;
     app.live.changed_many();
+    // Neither waits for the other: a receiver that is slow delays no job.
+    let (triggered, delivered) = tokio::join!(
+        trigger_due(&app, &request_id, caused.0.as_ref()),
+        send_webhooks(&app, &actor)
+    );
     Ok(Json(TickView {
         settled,
         recovered: swept.recovered,
         expired: swept.expired,
-        triggered: trigger_due(&app, &request_id, caused.0.as_ref()).await?,
+        triggered: triggered?,
         fired,
+        delivered,
     }))
+}
+
+/// How many webhooks were delivered; with the flag off, nothing of them is read. What fails here is the next tick's.
+async fn send_webhooks(app: &App, actor: &str) -> u64 {
+    if !app.flags().is_on(Flag::Jobs) {
+        return 0;
+    }
+    let round = app.webhooks.round(actor, RECEIVERS_DEADLINE).await;
+    // Whatever goes wrong here is in the log by then.
+    let _ = ask(app.store.keep_webhooks()).await;
+    match round {
+        Ok(round) => round.delivered,
+        Err(error) => {
+            tracing::warn!(event = "webhooks_not_sent", %error);
+            0
+        }
+    }
 }
 
 /// How many jobs of schedules were recorded; with the flag off, nothing of them is read.

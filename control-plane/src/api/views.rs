@@ -5,6 +5,7 @@ mod metrics;
 mod requests;
 mod schedules;
 mod service;
+mod webhooks;
 
 use jobs::{Event, Job, Name, Stage, Status};
 use serde::Serialize;
@@ -32,6 +33,10 @@ pub(crate) use schedules::{
 pub(crate) use service::{
     FleetChangeView, FleetView, LimitsView, MetaView, PauseView, RunnerView, RunnersView,
     SettingView, SettingsView, TickView, WhyReasonView, WhyView,
+};
+pub(crate) use webhooks::{
+    AttemptView, DeliveriesView, DeliveryView, PingView, ResendRequestView, ResentView,
+    RotateRequestView, WebhookRequestView, WebhookView, WebhooksView, WholeDeliveryView,
 };
 
 /// What a replay did.

@@ -8,7 +8,7 @@ pub const SETTINGS: &[Setting] = &[
         "SECRET_KEY",
         Kind::Secret,
         Fallback::Required,
-        "signs cursors; at least 32 characters outside dev and test",
+        "signs cursors, links and, through a key derived from it, webhooks; at least 32 characters outside dev and test",
     ),
     Setting::new(
         "OPS_API_KEY",

@@ -15,6 +15,7 @@ mod storable;
 mod store;
 mod trigger;
 mod verify;
+mod webhook;
 
 pub use error::StoreError;
 pub use file::{File, Inputs, NewFile, Sum};
@@ -31,12 +32,17 @@ pub use stage::{GateTerms, NewStage, Part, Stage, StageAtWork};
 pub use state::{Status, UnknownStatus};
 pub use storable::{storable_json, storable_text};
 pub use store::{
-    AbortAnswer, Admission, Changed, ClaimRequest, DecisionRequest, Depth, Durations, EventsSeen,
-    Finished, FirePage, Fired, FleetChange, Hints, HowOften, JobFilter, LastDone, LastSweep,
-    LogChunk, LogPage, LogPiece, LogSeen, Matched, Migration, OldestDue, Page, Pause, PoolUse,
-    Pooler, ProgressKind, ROLES, Reason, RetryFilter, RetryFrom, Rollup, Runner, RunnerReport,
-    SchedulePage, SchemaStatus, Store, StoreOptions, Submitted, Swept, Totals, UNUSABLE_ADDRESS,
-    Unfinished, Upkeep, Verified, Window, expected_version, is_usable_address, schema_fingerprint,
+    AbortAnswer, Admission, Changed, ClaimRequest, DecisionRequest, DeliveryPage, Depth, Durations,
+    EventsSeen, Finished, FirePage, Fired, FleetChange, Hints, HowOften, JobFilter, LastDone,
+    LastSweep, LogChunk, LogPage, LogPiece, LogSeen, Matched, Migration, OldestDue, Page, Pause,
+    PoolUse, Pooler, ProgressKind, ROLES, Reason, RetryFilter, RetryFrom, Rollup, Runner,
+    RunnerReport, SchedulePage, SchemaStatus, Store, StoreOptions, Submitted, Swept, Totals,
+    UNUSABLE_ADDRESS, Unfinished, Upkeep, Verified, WebhookChanged, WebhookPage, Window,
+    expected_version, is_usable_address, schema_fingerprint,
 };
 pub use trigger::{Trigger, TriggerAccepted};
 pub use verify::{Finding, Fold, Standing};
+pub use webhook::{
+    ClaimedDelivery, Delivery, DeliveryAttempt, DeliveryState, USUAL_WEBHOOK_KINDS, WEBHOOK_KINDS,
+    Webhook, WebhookName, WebhookOutcome, WebhookRecord, WebhookTerms,
+};

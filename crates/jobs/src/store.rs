@@ -2,6 +2,7 @@
 
 mod claim;
 mod counts;
+mod deliveries;
 mod figures;
 mod files;
 mod finish;
@@ -36,9 +37,11 @@ mod triggers;
 mod turns;
 mod verify;
 mod watch;
+mod webhooks;
 mod why;
 
 pub use claim::ClaimRequest;
+pub use deliveries::DeliveryPage;
 pub use figures::{Depth, Durations, HowOften, LastDone, OldestDue, Totals, Upkeep, Window};
 pub use finish::{Finished, Unfinished};
 pub use fires::FirePage;
@@ -60,6 +63,7 @@ pub use submit::Submitted;
 pub use sweep::{LastSweep, Swept};
 pub use verify::Verified;
 pub use watch::{EventsSeen, LogSeen};
+pub use webhooks::{WebhookChanged, WebhookPage};
 pub use why::Reason;
 
 use std::str::FromStr;

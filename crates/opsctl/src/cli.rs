@@ -7,7 +7,8 @@ use clap_complete::Shell;
 
 use crate::screen::{Color, Output};
 use crate::{
-    artifacts, db, dev, exit, fleet, gates, jobs, load_test, logs, reference, run, schedules, smoke,
+    artifacts, db, dev, exit, fleet, gates, jobs, load_test, logs, reference, run, schedules,
+    smoke, webhooks,
 };
 
 /// The operator's command of ops-jobs: a development set-up, the database, the jobs.
@@ -71,6 +72,9 @@ pub(crate) enum Group {
     /// Work that nobody starts by hand: make, look ahead, pause, fire; needs OPS_URL and OPS_API_KEY
     #[command(subcommand)]
     Schedules(schedules::Command),
+    /// Endpoints that are told what happens to jobs: make, try, follow what was sent; needs OPS_URL and OPS_API_KEY
+    #[command(subcommand)]
+    Webhooks(webhooks::Command),
     /// Run a real job down every road and check each answer: on the stack at OPS_URL, else on one of its own
     Smoke(smoke::Smoke),
     /// Rounds of real jobs by several callers, with limits: on the stack at OPS_URL, else on one of its own
@@ -133,11 +137,16 @@ mod tests {
             "opsctl schedules pause nightly --reason moon",
             "opsctl schedules fires nightly --outcome missed --limit 5",
             "opsctl schedules preview @daily --timezone UTC --count 3",
+            "opsctl webhooks create deploys --url https://h/ --event failed --queue a --give-up-after 60",
+            "opsctl webhooks resend deploys --since 2026-01-01T00:00:00Z",
+            "opsctl webhooks secret deploys",
+            "opsctl webhooks signing-key",
             "opsctl fleet show",
             "opsctl fleet pause --reason moving",
             "opsctl fleet resume",
             "opsctl verify --output json",
             "opsctl gates list",
+            "opsctl gates links 0190163d-8694-739b-aea5-966c26f8ad90 draft --expires-in 60",
             "opsctl gates reject 0190163d-8694-739b-aea5-966c26f8ad90 draft --patch [] --reason late --revision 2",
             "opsctl jobs retry 0190163d-8694-739b-aea5-966c26f8ad90 --from-start",
             "opsctl load-test --rounds 2 --warm-up 0 --jobs 5 --concurrency 3 --results r --max-wait-p95-ms 9",

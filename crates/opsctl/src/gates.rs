@@ -26,6 +26,16 @@ pub(crate) enum Command {
     Approve(Decide),
     /// Reject a gate: the stage is run again once the job is resumed
     Reject(Decide),
+    /// Make signed links, for a mail: each shows the gate, and decides it once
+    Links {
+        /// The job
+        id: Uuid,
+        /// The gate, by the name of its stage
+        name: Name,
+        /// They are good for so many seconds; a day unless said
+        #[arg(long, value_name = "SECONDS")]
+        expires_in: Option<u32>,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -84,6 +94,17 @@ pub(crate) async fn run(
         Command::Show { id } => control_plane.get(&format!("/jobs/{id}/gates"), &[]).await?,
         Command::Approve(decide) => decided(decide, "approve", &control_plane).await?,
         Command::Reject(decide) => decided(decide, "reject", &control_plane).await?,
+        Command::Links {
+            id,
+            name,
+            expires_in,
+        } => {
+            let path = format!("/jobs/{id}/gates/{name}/links");
+            let body = expires_in.map_or_else(|| json!({}), |s| json!({ "expires_in_seconds": s }));
+            let made = control_plane.post(&path, &body, &[]).await?;
+            links(&made, &settings.access()?.url, screen);
+            return Ok(Exit::Ok);
+        }
     };
     show(&answer, screen);
     Ok(Exit::Ok)
@@ -92,6 +113,26 @@ pub(crate) async fn run(
 async fn decided(decide: Decide, verb: &str, control_plane: &ControlPlane) -> Result<Value, Error> {
     let path = decide.path(verb);
     control_plane.post(&path, &decide.body(), &[]).await
+}
+
+/// With the address that the command asked: another way to the control plane may be what the mail needs.
+fn links(answer: &Value, url: &str, screen: &Screen) {
+    if screen.output() == Output::Json {
+        screen.json(answer);
+        return;
+    }
+    let links = answer["links"].as_array().into_iter().flatten();
+    let rows: Vec<Vec<String>> = links
+        .map(|link| {
+            let text = |name: &str| link[name].as_str().unwrap_or_default().to_owned();
+            vec![
+                text("decision"),
+                text("expires_at"),
+                format!("{url}{}", text("path")),
+            ]
+        })
+        .collect();
+    table(screen, &["DECISION", "EXPIRES", "LINK"], &rows);
 }
 
 fn show(answer: &Value, screen: &Screen) {

@@ -26,6 +26,7 @@ mod table;
 mod transfer;
 mod verify;
 mod views;
+mod webhooks;
 
 pub use cli::{Cli, command};
 pub use error::Error;
@@ -81,6 +82,7 @@ async fn dispatch(group: Group, settings: &Settings, screen: &Screen) -> Result<
         Group::Artifacts(command) => artifacts::run(command, settings, screen).await,
         Group::Run(command) => self::run::run(command, settings, screen).await,
         Group::Schedules(command) => schedules::run(command, settings, screen).await,
+        Group::Webhooks(command) => self::webhooks::run(command, settings, screen).await,
         Group::Smoke(command) => smoke::run(command, settings, screen).await,
         Group::LoadTest(command) => load_test::run(command, settings, screen).await,
         Group::Fleet(command) => fleet::run(command, settings, screen).await,

@@ -81,6 +81,10 @@ fn configuration() -> String {
             settings::markdown(service::Cors::SETTINGS),
         ),
         ("Runner", settings::markdown(runner::SETTINGS)),
+        (
+            "Webhooks, both programs",
+            settings::markdown(service::WebhookSettings::SETTINGS),
+        ),
         ("opsctl", settings::markdown(crate::settings::SETTINGS)),
         (
             "Feature flags",

@@ -147,6 +147,7 @@ impl Settings {
             service::SharedSettings::SETTINGS,
             service::flags::SETTINGS,
             service::Cors::SETTINGS,
+            service::WebhookSettings::SETTINGS,
             control_plane::SETTINGS,
             runner::SETTINGS,
             SURROUNDINGS,
@@ -229,6 +230,20 @@ impl Settings {
         } else {
             Ok(None)
         }
+    }
+
+    /// What webhooks are signed with, where it is set.
+    pub(crate) fn webhook_signing_keys(&self) -> Result<Vec<Secret>, SettingsError> {
+        let mut values = self.values();
+        let keys = values.secret_list("WEBHOOK_SIGNING_KEY");
+        values.finish(keys)
+    }
+
+    /// The control plane's own key, for what is derived from it.
+    pub(crate) fn secret_key(&self) -> Result<Secret, SettingsError> {
+        let mut values = self.values();
+        let key = values.secret("SECRET_KEY");
+        values.finish(key)
     }
 
     pub(crate) fn surroundings(&self) -> Result<Surroundings, SettingsError> {

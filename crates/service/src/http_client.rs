@@ -1,8 +1,11 @@
 //! The one way to make an HTTP client: bounded, without redirects, without a proxy from nowhere.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::redirect;
+
+use crate::egress::{Egress, Guarded};
 
 /// A client whose every call ends within `timeout`, connecting included.
 ///
@@ -15,11 +18,33 @@ use reqwest::redirect;
 ///
 /// When no TLS provider is installed ([`crate::install_crypto`]) or the machine has no usable
 /// certificate authorities.
+pub fn client(timeout: Duration, user_agent: &str) -> Result<reqwest::Client, reqwest::Error> {
+    builder(timeout, user_agent).build()
+}
+
+/// The same for addresses that a user has named: names lead only to what may be called, and each call has a connection of
+/// its own, to an address that was just looked at. An address that is written without a name must be checked before
+/// ([`Egress::check`]): nothing resolves it.
+///
+/// # Errors
+///
+/// As [`client`].
+pub fn guarded(
+    egress: &Egress,
+    timeout: Duration,
+    user_agent: &str,
+) -> Result<reqwest::Client, reqwest::Error> {
+    builder(timeout, user_agent)
+        .pool_max_idle_per_host(0)
+        .dns_resolver(Guarded(Arc::new(egress.clone())))
+        .build()
+}
+
 #[expect(
     clippy::disallowed_methods,
     reason = "this is the one place where clients are made"
 )]
-pub fn client(timeout: Duration, user_agent: &str) -> Result<reqwest::Client, reqwest::Error> {
+fn builder(timeout: Duration, user_agent: &str) -> reqwest::ClientBuilder {
     reqwest::Client::builder()
         .timeout(timeout)
         .connect_timeout(timeout.min(Duration::from_secs(5)))
@@ -27,5 +52,4 @@ pub fn client(timeout: Duration, user_agent: &str) -> Result<reqwest::Client, re
         .redirect(redirect::Policy::none())
         .no_proxy()
         .user_agent(user_agent)
-        .build()
 }

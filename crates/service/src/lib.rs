@@ -3,6 +3,7 @@
 pub mod auth;
 pub mod cli;
 pub mod edge;
+pub mod egress;
 pub mod extract;
 pub mod flags;
 pub mod health;
@@ -24,6 +25,7 @@ mod stop;
 pub use auth::{Caller, Guard};
 pub use cors::Cors;
 pub use crypto::install_crypto;
+pub use egress::{Egress, Forbidden};
 pub use extract::{
     Fields, FilePart, Json, Multipart, OptionalJson, Parse, Part, Path, Query, is_multipart, read,
 };
@@ -35,6 +37,6 @@ pub use secret::{KeyId, KeySet, Secret};
 pub use serve::{ConnectionLimits, Listener, ServeError, TlsFiles, serve};
 pub use settings::{
     AppEnv, ArtifactStore, Bucket, Environment, Pooler, SettingsError, SharedSettings, Sources,
-    Values,
+    Values, WebhookSettings,
 };
 pub use stop::{Stop, Stopper, until_signals};

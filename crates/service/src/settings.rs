@@ -15,6 +15,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 mod values;
+mod webhooks;
 
 pub use artifact_store::{ArtifactStore, Bucket};
 pub use environment::Environment;
@@ -22,3 +23,4 @@ pub use error::{SettingProblem, SettingsError};
 pub use shared::{AppEnv, Pooler, SharedSettings};
 pub use table::{Fallback, Kind, Setting, markdown};
 pub use values::{Source, Sources, Values};
+pub use webhooks::WebhookSettings;

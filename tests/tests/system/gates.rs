@@ -1,7 +1,7 @@
 //! Stages and gates over HTTP: decided once, behind their flag, by key and by signed link.
 
 use serde_json::{Value, json};
-use tests::{Builder, System};
+use tests::{Builder, Start, System};
 use tokio::task::JoinSet;
 
 const ECHO: &str = "cat > \"$OPS_RESULT_FILE\"";
@@ -292,5 +292,42 @@ async fn time_approves_without_anybody() {
         (&gates["gates"][0]["automatic"], &gates["gates"][0]["state"]),
         (&json!(true), &json!("approved"))
     );
+    system.stop().await;
+}
+
+#[tokio::test]
+async fn the_operators_command_shows_and_decides() {
+    let system = builder().start().await;
+    let id = system.submit(&gated()).await;
+    system.until(&id, "waiting").await;
+    let opsctl = async |arguments: &[&str]| {
+        let start = Start::of("opsctl")
+            .environment(system.environment())
+            .set("OPS_URL", &system.ops.at("").url(""))
+            .arguments(&["--output", "json"])
+            .arguments(arguments);
+        let (code, stdout, stderr) = start.run().await;
+        assert_eq!(code, 0, "{arguments:?}: {stderr}");
+        serde_json::from_str::<Value>(&stdout).expect("JSON")
+    };
+    assert_eq!(opsctl(&["gates", "list"]).await["gates"][0]["job_id"], id);
+    let links = opsctl(&["gates", "links", &id, "draft", "--expires-in", "60"]).await;
+    let path = links["links"][0]["path"].as_str().expect("a path");
+    let page = system.ops.at("").anonymous().get(path).await.expect(200);
+    assert!(page.body.contains("draft"), "{page:?}");
+    let patch = r#"[{"op": "replace", "path": "/text", "value": "good"}]"#;
+    let said = [
+        "gates", "reject", &id, "draft", "--reason", "bad", "--patch", patch,
+    ];
+    assert_eq!(opsctl(&said).await["gate"]["state"], "rejected");
+    opsctl(&["jobs", "resume", &id]).await;
+    let open = tests::wait_until("the gate is open again", async || {
+        let gates = opsctl(&["gates", "show", &id]).await;
+        (gates["gates"][1]["state"] == "open").then_some(gates)
+    })
+    .await;
+    assert_eq!(open["gates"][1]["document"], json!({"text": "good"}));
+    opsctl(&["gates", "approve", &id, "draft", "--revision", "2"]).await;
+    system.until(&id, "succeeded").await;
     system.stop().await;
 }

@@ -39,3 +39,4 @@ mod strange_requests;
 mod submit;
 mod traces;
 mod trigger;
+mod webhooks;

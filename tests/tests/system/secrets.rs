@@ -16,6 +16,7 @@ const PASSWORD: &str = "canary-database-password";
 const KEYS: [&str; 2] = ["canary-ops-key-one", "canary-ops-key-two"];
 const TOKENS: [&str; 2] = ["canary-runner-token-one", "canary-runner-token-two"];
 const SECRET_KEY: &str = "canary-secret-key-0123456789-0123456789";
+const SIGNING_KEY: &str = "canary-webhook-signing-key-0123456789";
 const ADDRESS: &str = "canary-runner-address";
 const HEADER: &str = "canary-http-header";
 
@@ -62,7 +63,7 @@ impl Seen {
 
 /// The secrets as they are, and in base64 wherever they may stand in it.
 fn needles() -> Vec<String> {
-    let secrets = [PASSWORD, SECRET_KEY, ADDRESS, HEADER]
+    let secrets = [PASSWORD, SECRET_KEY, SIGNING_KEY, ADDRESS, HEADER]
         .into_iter()
         .chain(KEYS)
         .chain(TOKENS);
@@ -149,6 +150,7 @@ impl Programs {
             ("APP_ENV", "test"),
             ("DATABASE_URL", self.url.as_str()),
             ("SECRET_KEY", SECRET_KEY),
+            ("WEBHOOK_SIGNING_KEY", SIGNING_KEY),
             ("OPS_API_KEY", &keys),
             ("RUNNER_TOKEN", &tokens),
             ("RUNNER_TOKEN_OUTBOUND", TOKENS[1]),
@@ -219,6 +221,18 @@ async fn provoke(seen: &mut Seen, ops: &Client) {
                 seen.ask(&client, "POST", path, body).await;
             }
         }
+        for (path, body) in [
+            (
+                "/webhooks",
+                r#"{"name":"w","url":"http://localhost:1/hook"}"#,
+            ),
+            ("/webhooks/w/rotate", ""),
+            ("/webhooks/w/ping", ""),
+            ("/tick", ""),
+        ] {
+            seen.ask(&client, "POST", path, body).await;
+        }
+        seen.ask(&client, "GET", "/webhooks/w/deliveries", "").await;
         for path in ["/healthz", "/readyz"] {
             seen.ask(&client.at(""), "GET", path, "").await;
         }

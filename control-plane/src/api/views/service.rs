@@ -172,6 +172,8 @@ pub(crate) struct TickView {
     pub(crate) triggered: u64,
     /// Jobs recorded for instants of schedules.
     pub(crate) fired: u64,
+    /// Webhooks that were delivered.
+    pub(crate) delivered: u64,
 }
 
 /// What this service is.

@@ -101,3 +101,23 @@ revoke execute on function
 from public;
 grant execute on function ops_count_jobs(), ops_fold_counts(int), ops_note_tick(text), ops_last_backup()
 to ops_control_plane, ops_runner;
+-- Webhooks: everybody sees how they fare; the control plane makes and changes endpoints, both send through the functions.
+grant select on ops_webhooks, ops_webhook_deliveries, ops_webhook_attempts, ops_webhook_health
+to ops_control_plane, ops_runner;
+grant select on ops_webhook_health to ops_readonly;
+grant insert, update, delete on ops_webhooks to ops_control_plane;
+revoke execute on function
+  ops_claim_webhooks(text, text[], int),
+  ops_record_webhook(text, uuid, int, int, text, int, int, boolean),
+  ops_keep_webhooks(int), ops_resend_webhook(uuid), ops_resend_dead_webhooks(text, timestamptz), ops_ping_webhook(text),
+  ops_enable_webhook(text), ops_disable_webhook(text, text), ops_rotate_webhook(text, interval)
+from public;
+grant execute on function
+  ops_claim_webhooks(text, text[], int),
+  ops_record_webhook(text, uuid, int, int, text, int, int, boolean),
+  ops_keep_webhooks(int)
+to ops_control_plane, ops_runner;
+grant execute on function
+  ops_resend_webhook(uuid), ops_resend_dead_webhooks(text, timestamptz), ops_ping_webhook(text),
+  ops_enable_webhook(text), ops_disable_webhook(text, text), ops_rotate_webhook(text, interval)
+to ops_control_plane;

@@ -28,4 +28,5 @@ mod seals;
 mod slots;
 mod sweeps;
 mod verify;
+mod webhooks;
 mod why;

@@ -162,6 +162,12 @@ impl Start<'_> {
             self.keys.runner_token.expose().to_owned(),
         ));
         pairs.push(("RUNNER_BIND".to_owned(), format!("127.0.0.1:{port}")));
+        pairs.push((
+            "WEBHOOK_SIGNING_KEY".to_owned(),
+            webhooks::derived_signing_key(&self.keys.secret_key)
+                .expose()
+                .to_owned(),
+        ));
         if let Some(work_dir) = &self.work_dir {
             pairs.push(("RUNNER_WORK_DIR".to_owned(), work_dir.display().to_string()));
         }
@@ -187,7 +193,12 @@ impl Start<'_> {
     }
 
     fn shared(&self) -> Vec<(String, String)> {
-        let both = [("APP_ENV", "dev"), ("DATABASE_URL", self.database.expose())];
+        let both = [
+            ("APP_ENV", "dev"),
+            ("DATABASE_URL", self.database.expose()),
+            // A receiver that is being developed runs on the same machine.
+            ("WEBHOOK_ALLOW", "127.0.0.0/8,::1"),
+        ];
         let flags = Flag::all().map(|flag| (flag.name(), "1"));
         both.into_iter()
             .chain(flags)

@@ -1,0 +1,18 @@
+drop view ops_webhook_health;
+drop trigger ops_job_events_note_webhooks on ops_job_events;
+drop function ops_rotate_webhook(text, interval);
+drop function ops_disable_webhook(text, text);
+drop function ops_enable_webhook(text);
+drop function ops_ping_webhook(text);
+drop function ops_resend_dead_webhooks(text, timestamptz);
+drop function ops_resend_webhook(uuid);
+drop function ops_keep_webhooks(int);
+drop function ops_record_webhook(text, uuid, int, int, text, int, int, boolean);
+drop function ops_claim_webhooks(text, text[], int);
+drop function ops_note_webhooks();
+drop function ops_instant_text(timestamptz);
+drop table ops_webhook_attempts, ops_webhook_deliveries, ops_webhooks;
+drop function ops_drop_deliveries();
+drop function ops_guard_webhook();
+drop function ops_webhook_texts_fit(text[], text);
+drop function ops_webhook_kinds();
