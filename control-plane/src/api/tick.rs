@@ -1,6 +1,7 @@
 //! `POST /tick`: cron's call. Does what is due once, whoever else does it too; every part of it may be repeated at any time.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::State;
 use axum::{Extension, Json};
@@ -11,7 +12,10 @@ use super::views::TickView;
 use crate::app::{App, ask};
 use crate::runner_client::TriggerAnswer;
 
-/// Do what is due: take back what lost runners held, fail what outlived its time to live, fire what schedules have due, trigger the runner for a due job.
+/// Whoever calls waits; what is left is the next call's.
+const RETENTION_BUDGET: Duration = Duration::from_millis(500);
+
+/// Do what is due: take back what lost runners held, fail what outlived its time to live, fire what schedules have due, remove ended jobs that were kept for long enough, trigger the runner for a due job.
 ///
 /// At most one trigger is sent, for the due job that was least recently asked for; what came of it stands with the job. A
 /// runner that polls needs none of this; one that does not takes the rest of what is due with calls of its own `POST /tick`.
@@ -42,7 +46,19 @@ pub(crate) async fn tick(
         expired: swept.expired,
         triggered: trigger_due(&app, &request_id).await?,
         fired,
+        removed: remove_expired(&app, &actor).await,
     }))
+}
+
+/// How many ended jobs were removed. Nothing else of a tick hangs on it, so that it fails by itself.
+async fn remove_expired(app: &App, actor: &str) -> u64 {
+    match app.store.apply_retention(actor, RETENTION_BUDGET).await {
+        Ok(removed) => removed.jobs,
+        Err(error) => {
+            tracing::warn!(event = "retention_failed", %error);
+            0
+        }
+    }
 }
 
 /// How many jobs of schedules were recorded; with the flag off, nothing of them is read.

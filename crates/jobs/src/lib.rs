@@ -31,12 +31,13 @@ pub use stage::{GateTerms, NewStage, Part, Stage, StageAtWork};
 pub use state::{Status, UnknownStatus};
 pub use storable::{storable_json, storable_text};
 pub use store::{
-    AbortAnswer, Admission, Changed, ClaimRequest, DecisionRequest, EventsSeen, Finished, FirePage,
-    Fired, FleetChange, Hints, JobFilter, LastSweep, LogChunk, LogPage, LogPiece, LogSeen, Matched,
-    Migration, Page, Pause, Pooler, ProgressKind, ROLES, Reason, RetryFilter, RetryFrom, Rollup,
-    Runner, RunnerReport, SchedulePage, SchemaStatus, Store, StoreOptions, Submitted, Swept,
-    UNUSABLE_ADDRESS, Unfinished, Verified, expected_version, is_usable_address,
-    schema_fingerprint,
+    AbortAnswer, Admission, BackupRecord, Changed, ClaimRequest, DatabaseFacts, DecisionRequest,
+    DrillRecord, EventsSeen, Expired, Finished, FirePage, Fired, FleetChange, Hints, JobFilter,
+    Keep, LastSweep, LogChunk, LogPage, LogPiece, LogSeen, Matched, Migration, ObjectRecord, Page,
+    Pause, Pooler, ProgressKind, ROLES, Reason, Removed, RestoredCopy, RetentionTerm, RetryFilter,
+    RetryFrom, Rollup, Runner, RunnerReport, SchedulePage, SchemaStatus, Snapshot, Store,
+    StoreOptions, Submitted, Swept, TableFigures, UNUSABLE_ADDRESS, Unfinished, Verified,
+    after_restore, expected_version, is_usable_address, schema_fingerprint,
 };
 pub use trigger::{Trigger, TriggerAccepted};
 pub use verify::{Finding, Fold, Standing};

@@ -1,6 +1,8 @@
 //! The store: everything that is asked of PostgreSQL, one function a statement. The only crate with SQL.
 
+mod backups;
 mod claim;
+mod databases;
 mod files;
 mod finish;
 mod finish_group;
@@ -18,6 +20,7 @@ mod pool;
 mod read;
 mod renew;
 mod replay;
+mod retention;
 mod roles;
 mod row;
 mod runners;
@@ -26,6 +29,7 @@ mod schedules;
 mod schema;
 mod seals;
 mod slots;
+mod snapshot;
 mod stages;
 mod submit;
 mod sweep;
@@ -36,7 +40,9 @@ mod verify;
 mod watch;
 mod why;
 
+pub use backups::{BackupRecord, DrillRecord, RestoredCopy, after_restore};
 pub use claim::ClaimRequest;
+pub use databases::DatabaseFacts;
 pub use finish::{Finished, Unfinished};
 pub use fires::FirePage;
 pub use firing::Fired;
@@ -49,10 +55,12 @@ pub use operate::{AbortAnswer, RetryFrom};
 pub use pool::Pooler;
 pub use read::{JobFilter, Page};
 pub use replay::{Matched, RetryFilter};
+pub use retention::{Expired, Keep, Removed, RetentionTerm};
 pub use roles::ROLES;
 pub use runners::{Admission, Runner, RunnerReport};
 pub use schedules::{Changed, SchedulePage};
 pub use schema::{Migration, SchemaStatus, expected_version, schema_fingerprint};
+pub use snapshot::{ObjectRecord, Snapshot, TableFigures};
 pub use submit::Submitted;
 pub use sweep::{LastSweep, Swept};
 pub use verify::Verified;

@@ -172,6 +172,8 @@ pub(crate) struct TickView {
     pub(crate) triggered: u64,
     /// Jobs recorded for instants of schedules.
     pub(crate) fired: u64,
+    /// Ended jobs that were kept for long enough and are gone now.
+    pub(crate) removed: u64,
 }
 
 /// What this service is.

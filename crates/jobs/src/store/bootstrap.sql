@@ -92,3 +92,8 @@ grant insert, delete on ops_schedule_fires to ops_control_plane, ops_runner;
 grant select on ops_fleet, ops_fleet_changes to ops_control_plane, ops_runner, ops_readonly;
 revoke execute on function ops_pause_fleet(text), ops_resume_fleet(text) from public;
 grant execute on function ops_pause_fleet(text), ops_resume_fleet(text) to ops_control_plane;
+
+-- Retention: housekeeping removes what its owner's table says, through the function; nobody else takes a job or an event away.
+grant select on ops_retention, ops_removals, ops_backups, ops_drills to ops_control_plane, ops_runner, ops_readonly;
+revoke execute on function ops_apply_retention(text, int), ops_after_restore(text) from public;
+grant execute on function ops_apply_retention(text, int) to ops_control_plane, ops_runner;
