@@ -53,7 +53,7 @@ impl App {
             ..StoreOptions::new(url, config.shared.database_max_connections, "control-plane")
         };
         let store = Store::new(&options).map_err(StartError::Store)?;
-        let place = place(&config.shared.artifact_store);
+        let place = place_of(&config.shared.artifact_store);
         Ok(Self {
             depot: Depot::open(store.clone(), &place).map_err(StartError::Files)?,
             store,
@@ -120,7 +120,7 @@ impl App {
 }
 
 /// Where files are kept, as the library of files has it.
-fn place(setting: &ArtifactStore) -> Place {
+pub fn place_of(setting: &ArtifactStore) -> Place {
     match setting {
         ArtifactStore::Postgres => Place::Postgres,
         ArtifactStore::Folder(folder) => Place::Folder(folder.clone()),

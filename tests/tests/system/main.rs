@@ -29,6 +29,7 @@ mod listing;
 mod live;
 mod logs;
 mod opsctl;
+mod restore;
 mod runner;
 mod schedules;
 mod scripts;
