@@ -62,7 +62,7 @@ impl App {
             ..StoreOptions::new(url, config.shared.database_max_connections, "control-plane")
         };
         let store = Store::new(&options).map_err(StartError::Store)?;
-        let place = place(&config.shared.artifact_store);
+        let place = place_of(&config.shared.artifact_store);
         let keys = signing_keys(&config);
         let sender = Sender::new(store.clone(), keys, config.webhooks.egress.clone());
         Ok(Self {
@@ -180,7 +180,7 @@ fn signing_keys(config: &Config) -> SigningKeys {
 }
 
 /// Where files are kept, as the library of files has it.
-fn place(setting: &ArtifactStore) -> Place {
+pub fn place_of(setting: &ArtifactStore) -> Place {
     match setting {
         ArtifactStore::Postgres => Place::Postgres,
         ArtifactStore::Folder(folder) => Place::Folder(folder.clone()),

@@ -18,6 +18,7 @@ use tokio::task::JoinSet;
 
 pub use crate::api::openapi::openapi;
 use crate::app::App;
+pub use crate::app::place_of;
 pub use crate::config::{Config, Limits, RunnerAddress, SETTINGS};
 pub use crate::error::StartError;
 

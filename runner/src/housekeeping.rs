@@ -19,6 +19,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// No claim is under way for longer: what was claimed before and is not known here, nobody runs.
 const SETTLED: Duration = Duration::from_secs(13);
 
+/// Sweeps and schedules wait meanwhile.
+const RETENTION_BUDGET: Duration = Duration::from_millis(1500);
+
 /// How often a runner tells that it lives: after three times as much without a word, its name is free.
 pub(crate) fn report_every(limits: &Limits) -> Duration {
     REPORT_EVERY.min(limits.lease / 3).max(SHORTEST)
@@ -126,10 +129,28 @@ pub(crate) async fn tick(app: &App) -> Result<Done, StoreError> {
         // Nobody waits for it, and the next tick does it.
         tracing::warn!(event = "files_not_swept", %error);
     }
-    Ok(Done {
+    let done = Done {
         swept,
         fired: fire_due(app).await?,
-    })
+    };
+    remove_expired(app).await;
+    Ok(done)
+}
+
+/// Removes what has been kept for long enough. Nobody waits for it: what it cannot do now the next tick does.
+async fn remove_expired(app: &App) {
+    let actor = format!("sweep:{}", app.identity.id);
+    match app.store.apply_retention(&actor, RETENTION_BUDGET).await {
+        Ok(removed) if removed.jobs > 0 => tracing::info!(
+            event = "jobs_removed",
+            jobs = removed.jobs,
+            events = removed.events,
+            log_chunks = removed.log_chunks,
+            files = removed.files
+        ),
+        Ok(_) => {}
+        Err(error) => tracing::warn!(event = "retention_failed", %error),
+    }
 }
 
 /// Fires what schedules have due; with the flag off, nothing of them is read.

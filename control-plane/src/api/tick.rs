@@ -15,8 +15,10 @@ use crate::runner_client::TriggerAnswer;
 
 /// A tick waits no longer for receivers, whatever their endpoints allow.
 const RECEIVERS_DEADLINE: Duration = Duration::from_secs(8);
+/// Whoever calls waits; what is left is the next call's.
+const RETENTION_BUDGET: Duration = Duration::from_millis(500);
 
-/// Do what is due: take back what lost runners held, fail what outlived its time to live, fire what schedules have due, send webhooks, trigger the runner for a due job.
+/// Do what is due: take back what lost runners held, fail what outlived its time to live, fire what schedules have due, remove ended jobs that were kept for long enough, send webhooks, trigger the runner for a due job.
 ///
 /// At most one trigger is sent, for the due job that was least recently asked for; what came of it stands with the job. A
 /// runner that polls needs none of this; one that does not takes the rest of what is due with calls of its own `POST /tick`.
@@ -58,6 +60,7 @@ pub(crate) async fn tick(
         triggered: triggered?,
         fired,
         delivered,
+        removed: remove_expired(&app, &actor).await,
     }))
 }
 
@@ -73,6 +76,17 @@ async fn send_webhooks(app: &App, actor: &str) -> u64 {
         Ok(round) => round.delivered,
         Err(error) => {
             tracing::warn!(event = "webhooks_not_sent", %error);
+            0
+        }
+    }
+}
+
+/// How many ended jobs were removed. Nothing else of a tick hangs on it, so that it fails by itself.
+async fn remove_expired(app: &App, actor: &str) -> u64 {
+    match app.store.apply_retention(actor, RETENTION_BUDGET).await {
+        Ok(removed) => removed.jobs,
+        Err(error) => {
+            tracing::warn!(event = "retention_failed", %error);
             0
         }
     }

@@ -18,6 +18,8 @@ pub enum FileError {
     Damaged(Uuid),
     /// `ARTIFACT_STORE` names a place that cannot be used; the text never holds a secret.
     Place(String),
+    /// A file on this machine was not written or read.
+    Disk(std::io::Error),
 }
 
 impl FileError {
@@ -27,7 +29,11 @@ impl FileError {
             Self::Store(StoreError::Unavailable(_)) => true,
             // Timeouts and refusals of the network come as this one; what is final has a variant of its own.
             Self::Objects(object_store::Error::Generic { .. }) => true,
-            Self::Store(_) | Self::Objects(_) | Self::Damaged(_) | Self::Place(_) => false,
+            Self::Store(_)
+            | Self::Objects(_)
+            | Self::Damaged(_)
+            | Self::Place(_)
+            | Self::Disk(_) => false,
         }
     }
 }
@@ -40,6 +46,7 @@ impl fmt::Display for FileError {
                 f.write_str("the object store (ARTIFACT_STORE) did not store or give a file")
             }
             Self::Damaged(id) => write!(f, "file {id} is not whole"),
+            Self::Disk(_) => f.write_str("a file on this machine was not written or read"),
             Self::Place(why) => write!(f, "ARTIFACT_STORE cannot be used: {why}"),
         }
     }
@@ -50,6 +57,7 @@ impl Error for FileError {
         match self {
             Self::Store(cause) => Some(cause),
             Self::Objects(cause) => Some(cause),
+            Self::Disk(cause) => Some(cause),
             Self::Damaged(_) | Self::Place(_) => None,
         }
     }
@@ -64,5 +72,11 @@ impl From<StoreError> for FileError {
 impl From<object_store::Error> for FileError {
     fn from(error: object_store::Error) -> Self {
         Self::Objects(error)
+    }
+}
+
+impl From<std::io::Error> for FileError {
+    fn from(error: std::io::Error) -> Self {
+        Self::Disk(error)
     }
 }

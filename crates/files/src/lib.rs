@@ -2,6 +2,7 @@
 
 mod archive;
 mod content_type;
+mod copies;
 mod depot;
 mod error;
 mod name;

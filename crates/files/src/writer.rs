@@ -14,7 +14,7 @@ use crate::sums::Sums;
 /// Bytes a chunk in PostgreSQL.
 pub(crate) const CHUNK: usize = 256 * 1024;
 /// Bytes that are held back for one part of an object: the least that an S3 takes.
-const PART: usize = 5 * 1024 * 1024;
+pub(crate) const PART: usize = 5 * 1024 * 1024;
 
 /// Whose file it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -153,7 +153,7 @@ impl Writer {
     }
 }
 
-fn not_ended(error: std::io::Error) -> FileError {
+pub(crate) fn not_ended(error: std::io::Error) -> FileError {
     FileError::Objects(object_store::Error::Generic {
         store: "object store",
         source: error.into(),

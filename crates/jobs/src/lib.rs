@@ -32,13 +32,15 @@ pub use stage::{GateTerms, NewStage, Part, Stage, StageAtWork};
 pub use state::{Status, UnknownStatus};
 pub use storable::{storable_json, storable_text};
 pub use store::{
-    AbortAnswer, Admission, Changed, ClaimRequest, DecisionRequest, DeliveryPage, Depth, Durations,
-    EventsSeen, Finished, FirePage, Fired, FleetChange, Hints, HowOften, JobFilter, LastDone,
-    LastSweep, LogChunk, LogPage, LogPiece, LogSeen, Matched, Migration, OldestDue, Page, Pause,
-    PoolUse, Pooler, ProgressKind, ROLES, Reason, RetryFilter, RetryFrom, Rollup, Runner,
-    RunnerReport, SchedulePage, SchemaStatus, Store, StoreOptions, Submitted, Swept, Totals,
-    UNUSABLE_ADDRESS, Unfinished, Upkeep, Verified, WebhookChanged, WebhookPage, Window,
-    expected_version, is_usable_address, schema_fingerprint,
+    AbortAnswer, Admission, BackupRecord, Changed, ClaimRequest, DatabaseFacts, DecisionRequest,
+    DeliveryPage, Depth, DrillRecord, Durations, EventsSeen, Expired, Finished, FirePage, Fired,
+    FleetChange, Hints, HowOften, JobFilter, Keep, LastDone, LastSweep, LogChunk, LogPage,
+    LogPiece, LogSeen, Matched, Migration, ObjectRecord, OldestDue, Page, Pause, PoolUse, Pooler,
+    ProgressKind, ROLES, Reason, Removed, RestoredCopy, RetentionTerm, RetryFilter, RetryFrom,
+    Rollup, Runner, RunnerReport, SchedulePage, SchemaStatus, Snapshot, Store, StoreOptions,
+    Submitted, Swept, TableFigures, Totals, UNUSABLE_ADDRESS, Unfinished, Upkeep, Verified,
+    WebhookChanged, WebhookPage, Window, after_restore, expected_version, is_usable_address,
+    schema_fingerprint,
 };
 pub use trigger::{Trigger, TriggerAccepted};
 pub use verify::{Finding, Fold, Standing};

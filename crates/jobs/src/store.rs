@@ -1,7 +1,9 @@
 //! The store: everything that is asked of PostgreSQL, one function a statement. The only crate with SQL.
 
+mod backups;
 mod claim;
 mod counts;
+mod databases;
 mod deliveries;
 mod figures;
 mod files;
@@ -21,6 +23,7 @@ mod pool;
 mod read;
 mod renew;
 mod replay;
+mod retention;
 mod roles;
 mod row;
 mod runners;
@@ -29,6 +32,7 @@ mod schedules;
 mod schema;
 mod seals;
 mod slots;
+mod snapshot;
 mod stages;
 mod submit;
 mod sweep;
@@ -40,7 +44,9 @@ mod watch;
 mod webhooks;
 mod why;
 
+pub use backups::{BackupRecord, DrillRecord, RestoredCopy, after_restore};
 pub use claim::ClaimRequest;
+pub use databases::DatabaseFacts;
 pub use deliveries::DeliveryPage;
 pub use figures::{Depth, Durations, HowOften, LastDone, OldestDue, Totals, Upkeep, Window};
 pub use finish::{Finished, Unfinished};
@@ -55,10 +61,12 @@ pub use operate::{AbortAnswer, RetryFrom};
 pub use pool::{PoolUse, Pooler};
 pub use read::{JobFilter, Page};
 pub use replay::{Matched, RetryFilter};
+pub use retention::{Expired, Keep, Removed, RetentionTerm};
 pub use roles::ROLES;
 pub use runners::{Admission, Runner, RunnerReport};
 pub use schedules::{Changed, SchedulePage};
 pub use schema::{Migration, SchemaStatus, expected_version, schema_fingerprint};
+pub use snapshot::{ObjectRecord, Snapshot, TableFigures};
 pub use submit::Submitted;
 pub use sweep::{LastSweep, Swept};
 pub use verify::Verified;

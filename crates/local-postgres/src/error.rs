@@ -31,6 +31,13 @@ pub enum Error {
     },
     /// `psql` is neither beside the server's programs nor on PATH.
     NoPsql,
+    /// No `pg_dump`, `pg_restore` and `psql` that go with a server of this version.
+    NoClients {
+        /// The server's major version.
+        server: u32,
+        /// The directories that were looked at.
+        looked: Vec<PathBuf>,
+    },
     /// The data were made by a major version whose programs are not here.
     OtherMajor {
         /// The data directory.
@@ -143,6 +150,12 @@ impl fmt::Display for Error {
                 f,
                 "psql was not found beside postgres or on PATH; install the PostgreSQL client"
             ),
+            Self::NoClients { server, looked } => write!(
+                f,
+                "no pg_dump, pg_restore and psql of version {server} or newer found; install the client of PostgreSQL {server} \
+                 (`apt install postgresql-client-{server}`); looked at: {}",
+                list(looked)
+            ),
             Self::OtherMajor {
                 data,
                 made_by,
@@ -207,6 +220,7 @@ impl StdError for Error {
             Self::NoPrograms { .. }
             | Self::BadPrograms { .. }
             | Self::NoPsql
+            | Self::NoClients { .. }
             | Self::OtherMajor { .. }
             | Self::NoUser { .. }
             | Self::CannotEnter { .. }

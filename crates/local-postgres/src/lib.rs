@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 mod blocking;
+mod clients;
 mod cluster;
 mod error;
 mod files;
@@ -19,6 +20,7 @@ mod user;
 #[cfg(feature = "download")]
 mod download;
 
+pub use clients::Clients;
 pub use cluster::{Cluster, reset};
 pub use error::Error;
 pub use launch::Mode;

@@ -84,10 +84,7 @@ impl Programs {
                     .collect()
             })
             .unwrap_or_default();
-        let mut places: Vec<PathBuf> = KNOWN_PLACES
-            .iter()
-            .flat_map(|place| expand(place))
-            .collect();
+        let mut places = known_places();
         places.extend(
             search
                 .downloads
@@ -203,6 +200,14 @@ impl Programs {
     }
 }
 
+/// Where packages put programs, as far as it is there.
+pub(crate) fn known_places() -> Vec<PathBuf> {
+    KNOWN_PLACES
+        .iter()
+        .flat_map(|place| expand(place))
+        .collect()
+}
+
 /// The directories that a pattern with at most one `*` stands for.
 fn expand(pattern: &str) -> Vec<PathBuf> {
     let Some((before, after)) = pattern.split_once('*') else {
@@ -242,7 +247,7 @@ fn version(postgres: &Path) -> Option<String> {
 }
 
 /// `15.18`, `19devel` and `18beta1` all begin with the major version.
-fn major(version: &str) -> Option<u32> {
+pub(crate) fn major(version: &str) -> Option<u32> {
     version
         .chars()
         .take_while(char::is_ascii_digit)

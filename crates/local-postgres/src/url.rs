@@ -31,23 +31,48 @@ pub(crate) fn with_database(url: &str, database: &str) -> String {
     format!("{scheme}://{authority}/{database}{query}")
 }
 
-/// The address without its password, and the password.
+/// The address without its password, and the password: between user and host, or among the parameters.
 pub(crate) fn without_password(url: &str) -> (String, Option<String>) {
-    let Some((scheme, after)) = url.split_once("://") else {
-        return (url.to_owned(), None);
+    let (address, query) = match url.split_once('?') {
+        Some((address, query)) => (address, Some(query)),
+        None => (url, None),
     };
-    let end = after.find(['/', '?']).unwrap_or(after.len());
-    let (authority, rest) = after.split_at(end);
+    let (address, mut password) = without_login_password(address);
+    let kept: Vec<&str> = query
+        .into_iter()
+        .flat_map(|query| query.split('&'))
+        .filter(|parameter| match parameter.split_once('=') {
+            Some(("password", given)) => {
+                password = Some(decode(given));
+                false
+            }
+            _ => true,
+        })
+        .collect();
+    let query = if kept.is_empty() {
+        String::new()
+    } else {
+        format!("?{}", kept.join("&"))
+    };
+    (format!("{address}{query}"), password)
+}
+
+fn without_login_password(address: &str) -> (String, Option<String>) {
+    let whole = || (address.to_owned(), None);
+    let Some((scheme, after)) = address.split_once("://") else {
+        return whole();
+    };
+    let (authority, rest) = after.split_at(after.find('/').unwrap_or(after.len()));
     let Some((login, host)) = authority.rsplit_once('@') else {
-        return (url.to_owned(), None);
+        return whole();
     };
-    let Some((user, password)) = login.split_once(':') else {
-        return (url.to_owned(), None);
-    };
-    (
-        format!("{scheme}://{user}@{host}{rest}"),
-        Some(decode(password)),
-    )
+    match login.split_once(':') {
+        Some((user, password)) => (
+            format!("{scheme}://{user}@{host}{rest}"),
+            Some(decode(password)),
+        ),
+        None => whole(),
+    }
 }
 
 fn encode(text: &str) -> String {
@@ -117,5 +142,9 @@ mod tests {
             without_password("postgres://me@host/db"),
             ("postgres://me@host/db".to_owned(), None)
         );
+        let (url, password) =
+            without_password("postgres://me@host/db?sslmode=require&password=p%40ss&host=/a");
+        assert_eq!(url, "postgres://me@host/db?sslmode=require&host=/a");
+        assert_eq!(password.as_deref(), Some("p@ss"));
     }
 }

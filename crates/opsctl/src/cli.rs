@@ -7,8 +7,8 @@ use clap_complete::Shell;
 
 use crate::screen::{Color, Output};
 use crate::{
-    artifacts, db, dev, exit, fleet, gates, jobs, load_test, logs, reference, run, schedules,
-    smoke, webhooks,
+    artifacts, db, dev, exit, fleet, gates, jobs, load_test, logs, reference, retention, run,
+    schedules, smoke, webhooks,
 };
 
 /// The operator's command of ops-jobs: a development set-up, the database, the jobs.
@@ -79,6 +79,9 @@ pub(crate) enum Group {
     Smoke(smoke::Smoke),
     /// Rounds of real jobs by several callers, with limits: on the stack at OPS_URL, else on one of its own
     LoadTest(load_test::LoadTest),
+    /// How long ended jobs are kept: show, set, apply; needs DATABASE_URL
+    #[command(subcommand)]
+    Retention(retention::Command),
     /// Keep every runner from taking jobs, or let them again
     #[command(subcommand)]
     Fleet(fleet::Command),
@@ -145,6 +148,12 @@ mod tests {
             "opsctl fleet pause --reason moving",
             "opsctl fleet resume",
             "opsctl verify --output json",
+            "opsctl retention show",
+            "opsctl retention set --status succeeded --status failed --type a --keep 7d",
+            "opsctl retention run --dry-run",
+            "opsctl db backup --to x",
+            "opsctl db restore x.dump --yes",
+            "opsctl db drill x.dump",
             "opsctl gates list",
             "opsctl gates links 0190163d-8694-739b-aea5-966c26f8ad90 draft --expires-in 60",
             "opsctl gates reject 0190163d-8694-739b-aea5-966c26f8ad90 draft --patch [] --reason late --revision 2",
@@ -169,6 +178,10 @@ mod tests {
             "opsctl logs not-an-id",
             "opsctl load-test --rounds 0",
             "opsctl smoke --patience 0",
+            "opsctl retention set --keep 7d",
+            "opsctl retention set --status running --keep 7d",
+            "opsctl retention set --status failed --keep soon",
+            "opsctl db restore",
             "opsctl run a.docx --zip out.zip",
             "opsctl jobs submit hello --label a",
             "opsctl jobs submit hello --label =a",

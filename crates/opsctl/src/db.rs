@@ -1,5 +1,6 @@
-//! `opsctl db`: the schema's version up and down, and the roles. Has no SQL; the store has.
+//! `opsctl db`: the schema's version up and down, and the roles; backups and restores have files of their own. Has no SQL; the store has.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Subcommand;
@@ -10,6 +11,7 @@ use crate::exit::Exit;
 use crate::screen::{Output, Screen};
 use crate::settings::Settings;
 use crate::table::table;
+use crate::{backup, drill, restore};
 
 /// A migration may wait for locks and write whole tables, but not for ever.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(60);
@@ -32,7 +34,34 @@ pub(crate) enum Command {
     },
     /// Show which migrations are applied, and which the programs expect
     Status,
+    /// Write a verified dump of one snapshot into BACKUP_DIR, then remove the backups that have had their time
+    Backup {
+        /// Another folder than BACKUP_DIR
+        #[arg(long, value_name = "FOLDER")]
+        to: Option<PathBuf>,
+    },
+    /// Fill an empty database from a backup; the fleet is then paused, and nothing starts before `opsctl fleet resume`
+    Restore {
+        /// The dump, with what was written beside it
+        file: PathBuf,
+        /// Yes, in the place of the database that is there; it is kept under another name
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Restore the newest backup into a scratch database and prove it equal to what was backed up
+    Drill {
+        /// This backup instead of the newest in BACKUP_DIR
+        file: Option<PathBuf>,
+    },
     /// Make the roles ops_control_plane, ops_runner and ops_readonly, and set their rights
+    Bootstrap,
+}
+
+/// What is done to the schema and the roles, on one connection.
+enum Schema {
+    Migrate,
+    Rollback { to: Option<i64>, yes: bool },
+    Status,
     Bootstrap,
 }
 
@@ -41,14 +70,24 @@ pub(crate) async fn run(
     settings: &Settings,
     screen: &Screen,
 ) -> Result<Exit, Error> {
+    let command = match command {
+        Command::Backup { to } => return backup::run(to, settings, screen).await,
+        Command::Restore { file, yes } => return restore::run(&file, yes, settings, screen).await,
+        Command::Drill { file } => return drill::run(file, settings, screen).await,
+        Command::Migrate => Schema::Migrate,
+        Command::Rollback { to, all, yes } => Schema::Rollback {
+            to: if all { Some(0) } else { to },
+            yes,
+        },
+        Command::Status => Schema::Status,
+        Command::Bootstrap => Schema::Bootstrap,
+    };
     let store = open(settings.database_url()?.expose(), settings.pooler()?)?;
     let done = match command {
-        Command::Migrate => migrate(&store, screen).await,
-        Command::Rollback { to, all, yes } => {
-            rollback(&store, if all { Some(0) } else { to }, yes, screen).await
-        }
-        Command::Status => status(&store).await.map(|status| show(&status, screen)),
-        Command::Bootstrap => bootstrap(&store, screen).await,
+        Schema::Migrate => migrate(&store, screen).await,
+        Schema::Rollback { to, yes } => rollback(&store, to, yes, screen).await,
+        Schema::Status => status(&store).await.map(|status| show(&status, screen)),
+        Schema::Bootstrap => bootstrap(&store, screen).await,
     };
     store.close().await;
     done.map(|()| Exit::Ok)

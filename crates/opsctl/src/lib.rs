@@ -2,11 +2,13 @@
 
 mod answer;
 mod artifacts;
+mod backup;
 mod cli;
 mod client;
 mod completions;
 mod db;
 mod dev;
+mod drill;
 mod error;
 mod exit;
 mod figures;
@@ -17,6 +19,8 @@ mod jobs;
 mod load_test;
 mod logs;
 mod reference;
+mod restore;
+mod retention;
 mod run;
 mod schedules;
 mod screen;
@@ -85,6 +89,7 @@ async fn dispatch(group: Group, settings: &Settings, screen: &Screen) -> Result<
         Group::Webhooks(command) => self::webhooks::run(command, settings, screen).await,
         Group::Smoke(command) => smoke::run(command, settings, screen).await,
         Group::LoadTest(command) => load_test::run(command, settings, screen).await,
+        Group::Retention(command) => retention::run(command, settings, screen).await,
         Group::Fleet(command) => fleet::run(command, settings, screen).await,
         Group::Runners => views::runners(settings, screen).await,
         Group::Meta => views::meta(settings, screen).await,

@@ -32,6 +32,18 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "the database; `opsctl dev` without it starts a private one",
     ),
     Setting::new(
+        "BACKUP_DIR",
+        Kind::Path,
+        Fallback::Is("backups"),
+        "`opsctl db backup` and `drill`: the folder of the backups",
+    ),
+    Setting::new(
+        "BACKUP_RETENTION_DAYS",
+        Kind::Integer(1, 36_500),
+        Fallback::Is("14"),
+        "`opsctl db backup`: a backup that is older is removed after a newer one was made and verified, but never the newest three",
+    ),
+    Setting::new(
         "NO_COLOR",
         Kind::Text,
         Fallback::Unset,
@@ -111,6 +123,16 @@ pub(crate) struct Settings {
 pub(crate) struct Access {
     pub(crate) url: String,
     pub(crate) key: Secret,
+}
+
+/// What backups and restores go by.
+#[derive(Clone, Debug)]
+pub(crate) struct Backups {
+    pub(crate) url: Secret,
+    pub(crate) folder: PathBuf,
+    pub(crate) retention_days: u32,
+    pub(crate) files: files::Place,
+    pub(crate) path: Option<OsString>,
 }
 
 /// The surroundings that the private PostgreSQL and the state folder depend on.
@@ -222,6 +244,29 @@ impl Settings {
         let mut values = self.values();
         let pooler = service::Pooler::read(&mut values);
         values.finish(pooler)
+    }
+
+    /// Backups and restores: the database past any pooler, the folder, and where files of jobs are.
+    pub(crate) fn backups(&self) -> Result<Backups, SettingsError> {
+        let mut values = self.values();
+        let url = values.database_url("DATABASE_URL");
+        let direct = values.optional_database_url("DATABASE_DIRECT_URL");
+        if service::Pooler::read(&mut values) == service::Pooler::Transaction && direct.is_none() {
+            values.refuse(
+                "DATABASE_DIRECT_URL",
+                "is needed beside DATABASE_POOLER=transaction: dumps and restores need a session of their own",
+            );
+        }
+        let backups = Backups {
+            url: direct.unwrap_or(url),
+            folder: values
+                .path("BACKUP_DIR")
+                .unwrap_or_else(|| PathBuf::from("backups")),
+            retention_days: values.integer("BACKUP_RETENTION_DAYS"),
+            files: control_plane::place_of(&service::settings::ArtifactStore::read(&mut values)),
+            path: values.path("PATH").map(PathBuf::into_os_string),
+        };
+        values.finish(backups)
     }
 
     pub(crate) fn optional_database_url(&self) -> Result<Option<Secret>, SettingsError> {

@@ -30,6 +30,7 @@ mod live;
 mod logs;
 mod metrics;
 mod opsctl;
+mod restore;
 mod runner;
 mod schedules;
 mod scripts;

@@ -174,6 +174,8 @@ pub(crate) struct TickView {
     pub(crate) fired: u64,
     /// Webhooks that were delivered.
     pub(crate) delivered: u64,
+    /// Ended jobs that were kept for long enough and are gone now.
+    pub(crate) removed: u64,
 }
 
 /// What this service is.

@@ -121,3 +121,7 @@ grant execute on function
   ops_resend_webhook(uuid), ops_resend_dead_webhooks(text, timestamptz), ops_ping_webhook(text),
   ops_enable_webhook(text), ops_disable_webhook(text, text), ops_rotate_webhook(text, interval)
 to ops_control_plane;
+-- Retention: housekeeping removes what its owner's table says, through the function; nobody else takes a job or an event away.
+grant select on ops_retention, ops_removals, ops_backups, ops_drills to ops_control_plane, ops_runner, ops_readonly;
+revoke execute on function ops_apply_retention(text, int), ops_after_restore(text) from public;
+grant execute on function ops_apply_retention(text, int) to ops_control_plane, ops_runner;

@@ -83,6 +83,8 @@ impl Store {
                 from ops_schedules s
                 where (s.due_at is null or s.due_at <= clock_timestamp() or s.waiting_instant is not null)
                   and not s.job_type = any($1)
+                  -- What a restored copy has due, the system that it was copied from has done.
+                  and not exists (select from ops_fleet f where f.restored_at is not null)
                 order by s.due_at nulls first
                 limit $2
                 "#,
@@ -210,6 +212,7 @@ async fn lock(
         from ops_schedules s
         where s.name = $1
           and (s.due_at is null or s.due_at <= clock_timestamp() or s.waiting_instant is not null)
+          and not exists (select from ops_fleet f where f.restored_at is not null)
         for update skip locked
         "#,
         name,

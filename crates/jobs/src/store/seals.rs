@@ -14,11 +14,13 @@ impl Store {
     /// gives how many seals there are.
     pub(super) async fn verify_seals(
         &self,
+        instant: Option<&str>,
         mut found: impl FnMut(Finding),
     ) -> Result<u64, StoreError> {
         let mut seals = 0;
         let mut after = (Uuid::nil(), 0);
         loop {
+            let mut page = self.page_of(instant).await?;
             let rows = sqlx::query!(
                 r#"
                 select s.job_id, s.seq, coalesce(last.seq, 0) + wrong.place as broken
@@ -52,8 +54,9 @@ impl Store {
                 after.1,
                 PAGE,
             )
-            .fetch_all(&self.pool)
+            .fetch_all(&mut *page)
             .await?;
+            page.commit().await?;
             let Some(last) = rows.last() else {
                 return Ok(seals);
             };

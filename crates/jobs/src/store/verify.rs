@@ -1,5 +1,6 @@
 //! Reads every job with its events, a page at a time, and hands them to the fold. Changes nothing.
 
+use sqlx::AssertSqlSafe;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -60,14 +61,23 @@ impl Store {
     ///
     /// # Errors
     /// When the database does not answer; nothing is known of the rest then.
-    pub async fn verify(&self, mut found: impl FnMut(Finding)) -> Result<Verified, StoreError> {
+    pub async fn verify(&self, found: impl FnMut(Finding)) -> Result<Verified, StoreError> {
+        self.verify_at(None, found).await
+    }
+
+    /// The same, of one instant that somebody holds ([`crate::Snapshot`]).
+    ///
+    /// # Errors
+    /// As [`Store::verify`]; also when that snapshot is not held any more.
+    pub async fn verify_at(
+        &self,
+        instant: Option<&str>,
+        mut found: impl FnMut(Finding),
+    ) -> Result<Verified, StoreError> {
         let mut verified = Verified::default();
         let mut after = None;
         loop {
-            let mut snapshot = self.pool.begin().await?;
-            sqlx::raw_sql("set transaction isolation level repeatable read, read only")
-                .execute(&mut *snapshot)
-                .await?;
+            let mut snapshot = self.page_of(instant).await?;
             let rows = standings(&mut snapshot, after).await?;
             let whole = i64::try_from(rows.len()).unwrap_or(i64::MAX) < PAGE;
             let last = rows.last().map(|(id, _)| *id);
@@ -93,13 +103,29 @@ impl Store {
         }
         let mut findings = 0;
         verified.seals = self
-            .verify_seals(|finding| {
+            .verify_seals(instant, |finding| {
                 findings += 1;
                 found(finding);
             })
             .await?;
         verified.findings += findings;
         Ok(verified)
+    }
+
+    /// A transaction in one snapshot: its own, or the one that is named.
+    pub(super) async fn page_of(&self, instant: Option<&str>) -> Result<Transaction, StoreError> {
+        let mut page = self.pool.begin().await?;
+        sqlx::raw_sql("set transaction isolation level repeatable read, read only")
+            .execute(&mut *page)
+            .await?;
+        if let Some(instant) = instant {
+            // The name is the server's own, and cannot be bound.
+            let named = format!("set transaction snapshot '{}'", instant.replace('\'', ""));
+            sqlx::raw_sql(AssertSqlSafe(named))
+                .execute(&mut *page)
+                .await?;
+        }
+        Ok(page)
     }
 }
 

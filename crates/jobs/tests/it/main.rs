@@ -22,6 +22,8 @@ mod races;
 mod recorder;
 mod releases;
 mod replay;
+mod restored;
+mod retention;
 mod schedules;
 mod schema;
 mod seals;

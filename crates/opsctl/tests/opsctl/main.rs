@@ -2,9 +2,11 @@
 
 #![expect(clippy::expect_used, reason = "a test that cannot go on has failed")]
 
+mod backup;
 mod db;
 mod dev;
 mod load_test;
 mod logs;
 mod program;
+mod runbook;
 mod smoke;
