@@ -1,11 +1,12 @@
 //! What every handler may reach: the store, the runner, the flags, and what was read at the start. Holds no state of jobs.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Bytes;
 use files::{Depot, Place, S3};
 use jobs::{Job, Name, NewJob, Pooler, Store, StoreError, StoreOptions};
-use service::{ArtifactStore, Flag, Flags, Problem, Stop};
+use service::{ArtifactStore, Flag, Flags, Guard, Keeper, Problem, Stop};
 use uuid::Uuid;
 
 use crate::api::openapi;
@@ -13,6 +14,7 @@ use crate::config::Config;
 use crate::cursor::Cursors;
 use crate::error::{self, StartError};
 use crate::gate_links::Links;
+use crate::keys::Keys;
 use crate::live::Live;
 use crate::runner_client::{RunnerClient, TriggerAnswer};
 
@@ -37,6 +39,10 @@ pub(crate) struct App {
     pub(crate) openapi: Bytes,
     /// Requested once the program is about to leave: it still serves, but is not ready any more.
     pub(crate) leaving: Stop,
+    /// The keys that the database keeps.
+    pub(crate) keys: Arc<Keys>,
+    /// Lets in who bears one of those, or one of the settings.
+    pub(crate) guard: Guard,
     /// What the program was told.
     pub(crate) config: Config,
 }
@@ -54,6 +60,13 @@ impl App {
         };
         let store = Store::new(&options).map_err(StartError::Store)?;
         let place = place(&config.shared.artifact_store);
+        let keys = Keys::new(store.clone());
+        let keeper: Arc<dyn Keeper> = Arc::clone(&keys) as _;
+        let guard = Guard::ops_key(
+            config.ops_keys.clone(),
+            Some(keeper),
+            config.shared.auth_failures_per_minute,
+        );
         Ok(Self {
             depot: Depot::open(store.clone(), &place).map_err(StartError::Files)?,
             store,
@@ -68,6 +81,8 @@ impl App {
             links: Links::new(&config.secret_key),
             openapi: Bytes::from(openapi::served(&config).to_string()),
             leaving,
+            keys,
+            guard,
             config,
         })
     }

@@ -1,6 +1,7 @@
 //! What answers look like in JSON. Holds no logic; what requests look like is described in `views/requests.rs`.
 
 mod gates;
+mod keys;
 mod requests;
 mod schedules;
 mod service;
@@ -16,6 +17,7 @@ pub(crate) use gates::{
     DecidedView, DecisionView, GateView, GatesView, LinkView, LinksRequestView, LinksView,
     StageView,
 };
+pub(crate) use keys::{KeyRequestView, KeyView, KeysView};
 pub(crate) use requests::{
     BatchRequestView, JobRequestView, ReasonView, ReplayRequestView, RetryView, StatusView,
     TriggerRequestView,
@@ -25,8 +27,8 @@ pub(crate) use schedules::{
     ScheduleRequestView, ScheduleView, SchedulesView,
 };
 pub(crate) use service::{
-    FleetChangeView, FleetView, LimitsView, MetaView, PauseView, RunnerView, RunnersView,
-    SettingView, SettingsView, TickView, WhyReasonView, WhyView,
+    FleetChangeView, FleetView, ForgottenView, LimitsView, MetaView, PauseView, RunnerView,
+    RunnersView, SettingView, SettingsView, TickView, WhyReasonView, WhyView,
 };
 
 /// What a replay did.

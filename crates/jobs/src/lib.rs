@@ -31,11 +31,12 @@ pub use stage::{GateTerms, NewStage, Part, Stage, StageAtWork};
 pub use state::{Status, UnknownStatus};
 pub use storable::{storable_json, storable_text};
 pub use store::{
-    AbortAnswer, Admission, Changed, ClaimRequest, DecisionRequest, EventsSeen, Finished, FirePage,
-    Fired, FleetChange, Hints, JobFilter, LastSweep, LogChunk, LogPage, LogPiece, LogSeen, Matched,
-    Migration, Page, Pause, Pooler, ProgressKind, ROLES, Reason, RetryFilter, RetryFrom, Rollup,
-    Runner, RunnerReport, SchedulePage, SchemaStatus, Store, StoreOptions, Submitted, Swept,
-    UNUSABLE_ADDRESS, Unfinished, Verified, expected_version, is_usable_address,
+    AbortAnswer, Admission, ApiKey, Changed, ClaimRequest, Closed, DecisionRequest,
+    EXPECTED_RIGHTS, EventsSeen, Finished, FirePage, Fired, FleetChange, Hints, JobFilter,
+    LastSweep, LogChunk, LogPage, LogPiece, LogSeen, Matched, Migration, NewApiKey, Page, Pause,
+    Pooler, ProgressKind, ROLES, RUNNER_PROTOCOL, Reason, RetryFilter, RetryFrom, RightsApart,
+    Rollup, Runner, RunnerReport, SchedulePage, SchemaStatus, Steered, Store, StoreOptions,
+    Submitted, Swept, UNUSABLE_ADDRESS, Unfinished, Verified, expected_version, is_usable_address,
     schema_fingerprint,
 };
 pub use trigger::{Trigger, TriggerAccepted};

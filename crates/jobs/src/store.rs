@@ -1,6 +1,8 @@
 //! The store: everything that is asked of PostgreSQL, one function a statement. The only crate with SQL.
 
+mod api_keys;
 mod claim;
+mod drains;
 mod files;
 mod finish;
 mod finish_group;
@@ -18,6 +20,7 @@ mod pool;
 mod read;
 mod renew;
 mod replay;
+mod rights;
 mod roles;
 mod row;
 mod runners;
@@ -36,7 +39,9 @@ mod verify;
 mod watch;
 mod why;
 
+pub use api_keys::{ApiKey, NewApiKey};
 pub use claim::ClaimRequest;
+pub use drains::{Closed, RUNNER_PROTOCOL, Steered};
 pub use finish::{Finished, Unfinished};
 pub use fires::FirePage;
 pub use firing::Fired;
@@ -49,6 +54,7 @@ pub use operate::{AbortAnswer, RetryFrom};
 pub use pool::Pooler;
 pub use read::{JobFilter, Page};
 pub use replay::{Matched, RetryFilter};
+pub use rights::{EXPECTED_RIGHTS, RightsApart};
 pub use roles::ROLES;
 pub use runners::{Admission, Runner, RunnerReport};
 pub use schedules::{Changed, SchedulePage};

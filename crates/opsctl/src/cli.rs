@@ -7,7 +7,8 @@ use clap_complete::Shell;
 
 use crate::screen::{Color, Output};
 use crate::{
-    artifacts, db, dev, exit, fleet, gates, jobs, load_test, logs, reference, run, schedules, smoke,
+    artifacts, db, dev, exit, fleet, gates, jobs, keys, load_test, logs, reference, run, runners,
+    schedules, smoke,
 };
 
 /// The operator's command of ops-jobs: a development set-up, the database, the jobs.
@@ -78,8 +79,14 @@ pub(crate) enum Group {
     /// Keep every runner from taking jobs, or let them again
     #[command(subcommand)]
     Fleet(fleet::Command),
-    /// The runners, their slots and when they were last seen
-    Runners,
+    /// The runners, their slots and when they were last seen; drain and forget single ones
+    Runners {
+        #[command(subcommand)]
+        command: Option<runners::Command>,
+    },
+    /// Make, list and revoke keys
+    #[command(subcommand)]
+    Keys(keys::Command),
     /// The control plane's version, flags, job types and limits
     Meta,
     /// Write the references that are made from the code
@@ -136,6 +143,17 @@ mod tests {
             "opsctl fleet show",
             "opsctl fleet pause --reason moving",
             "opsctl fleet resume",
+            "opsctl runners",
+            "opsctl runners list --output json",
+            "opsctl runners drain r1 --reason disk",
+            "opsctl runners undrain r1",
+            "opsctl runners forget r1",
+            "opsctl keys new",
+            "opsctl keys new --for runner-token",
+            "opsctl keys new --scope enqueue --name ci --expires-in-days 90",
+            "opsctl keys list",
+            "opsctl keys revoke key:ba7816bf",
+            "opsctl db rights",
             "opsctl verify --output json",
             "opsctl gates list",
             "opsctl gates reject 0190163d-8694-739b-aea5-966c26f8ad90 draft --patch [] --reason late --revision 2",
@@ -158,6 +176,9 @@ mod tests {
             "opsctl logs",
             "opsctl logs summarize",
             "opsctl logs not-an-id",
+            "opsctl keys new --scope enqueue",
+            "opsctl keys new --scope all --name ci",
+            "opsctl runners drain",
             "opsctl load-test --rounds 0",
             "opsctl smoke --patience 0",
             "opsctl run a.docx --zip out.zip",

@@ -34,6 +34,8 @@ pub(crate) enum Command {
     Status,
     /// Make the roles ops_control_plane, ops_runner and ops_readonly, and set their rights
     Bootstrap,
+    /// Print every right of those roles, a line each, as the database says it
+    Rights,
 }
 
 pub(crate) async fn run(
@@ -49,6 +51,7 @@ pub(crate) async fn run(
         }
         Command::Status => status(&store).await.map(|status| show(&status, screen)),
         Command::Bootstrap => bootstrap(&store, screen).await,
+        Command::Rights => rights(&store, screen).await,
     };
     store.close().await;
     done.map(|()| Exit::Ok)
@@ -163,6 +166,18 @@ async fn bootstrap(store: &Store, screen: &Screen) -> Result<(), Error> {
     screen.say(
         "the roles are there; grant them to the logins of the programs: grant ops_runner to LOGIN",
     );
+    Ok(())
+}
+
+async fn rights(store: &Store, screen: &Screen) -> Result<(), Error> {
+    let rights = store
+        .rights()
+        .await
+        .map_err(Error::database("read the rights"))?;
+    match screen.output() {
+        Output::Json => screen.json(&serde_json::json!({ "rights": rights })),
+        Output::Text => rights.iter().for_each(|right| screen.line(right)),
+    }
     Ok(())
 }
 

@@ -14,10 +14,12 @@ mod fleet;
 mod follow;
 mod gates;
 mod jobs;
+mod keys;
 mod load_test;
 mod logs;
 mod reference;
 mod run;
+mod runners;
 mod schedules;
 mod screen;
 mod settings;
@@ -84,7 +86,11 @@ async fn dispatch(group: Group, settings: &Settings, screen: &Screen) -> Result<
         Group::Smoke(command) => smoke::run(command, settings, screen).await,
         Group::LoadTest(command) => load_test::run(command, settings, screen).await,
         Group::Fleet(command) => fleet::run(command, settings, screen).await,
-        Group::Runners => views::runners(settings, screen).await,
+        Group::Runners { command } => {
+            let command = command.unwrap_or(runners::Command::List);
+            runners::run(command, settings, screen).await
+        }
+        Group::Keys(command) => keys::run(command, settings, screen).await,
         Group::Meta => views::meta(settings, screen).await,
         Group::Reference(command) => reference::run(&command, screen),
         Group::Completions { shell } => completions::completions(shell, screen),

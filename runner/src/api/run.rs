@@ -10,7 +10,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use jobs::{Name, NewJob, Status, StoreError};
 use serde_json::{Map, Value};
-use service::{FieldError, Fields, Flag, Parse, Problem, read};
+use service::{Caller, FieldError, Fields, Flag, Parse, Problem, read};
 use uuid::Uuid;
 
 use crate::app::App;
@@ -61,13 +61,14 @@ impl Parse for RunRequest {
 
 pub(crate) async fn run(
     State(app): State<Arc<App>>,
+    caller: Caller,
     headers: HeaderMap,
     service::Json(request): service::Json<RunRequest>,
 ) -> Result<Response, Problem> {
     refuse_unless_taking(&app)?;
     let what = match request {
         RunRequest::Queued(id) => queued(&app, id).await?,
-        RunRequest::New(name, payload) => new(&app, &headers, name, payload)?,
+        RunRequest::New(name, payload) => new(&app, caller, &headers, name, payload)?,
     };
     let slot = slot(&app).await?;
     let told = dispatcher::take(&app, slot, what);
@@ -113,11 +114,17 @@ async fn queued(app: &App, id: Uuid) -> Result<Take, Problem> {
     Ok(Take::Queued(id))
 }
 
-fn new(app: &App, headers: &HeaderMap, name: Name, payload: Value) -> Result<Take, Problem> {
+fn new(
+    app: &App,
+    caller: Caller,
+    headers: &HeaderMap,
+    name: Name,
+    payload: Value,
+) -> Result<Take, Problem> {
     fits(app.registry.get(&name)?, &payload)?;
     let mut job = NewJob::new(name, payload);
     job.idempotency_key = idempotency_key(headers)?;
-    Ok(Take::New(Box::new(job)))
+    Ok(Take::New(Box::new(job), caller.key_id))
 }
 
 pub(super) fn fits(job_type: &JobType, payload: &Value) -> Result<(), Problem> {

@@ -73,6 +73,8 @@ pub struct SharedSettings {
     pub log: LogSettings,
     /// Which features are on.
     pub flags: Flags,
+    /// Wrong keys that one address may show a minute.
+    pub auth_failures_per_minute: u32,
     /// Lines to log once the program has started.
     pub warnings: Vec<String>,
 }
@@ -122,6 +124,12 @@ impl SharedSettings {
             Fallback::Is("info"),
             "`error`, `warn`, `info`, `debug`, `trace`, or directives like `info,sqlx=warn`",
         ),
+        Setting::new(
+            "AUTH_FAILURES_PER_MINUTE",
+            Kind::Integer(1, 1_000_000),
+            Fallback::Is("3000"),
+            "wrong keys that one address may show a minute; over it, 429. Right ones are always let in",
+        ),
         ArtifactStore::SETTINGS[0],
         ArtifactStore::SETTINGS[1],
         ArtifactStore::SETTINGS[2],
@@ -147,6 +155,7 @@ impl SharedSettings {
             artifact_store: ArtifactStore::read(values),
             log: LogSettings::read(values),
             flags: Flags::read(values),
+            auth_failures_per_minute: values.integer("AUTH_FAILURES_PER_MINUTE"),
             warnings: values.warnings().to_vec(),
         }
     }
