@@ -2,6 +2,7 @@
 
 mod api_keys;
 mod claim;
+mod doctor;
 mod drains;
 mod files;
 mod finish;

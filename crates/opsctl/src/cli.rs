@@ -7,8 +7,8 @@ use clap_complete::Shell;
 
 use crate::screen::{Color, Output};
 use crate::{
-    artifacts, db, dev, exit, fleet, gates, jobs, keys, load_test, logs, reference, run, runners,
-    schedules, smoke,
+    artifacts, db, dev, doctor, exit, fleet, gates, jobs, keys, load_test, logs, reference, run,
+    runners, schedules, smoke,
 };
 
 /// The operator's command of ops-jobs: a development set-up, the database, the jobs.
@@ -76,6 +76,8 @@ pub(crate) enum Group {
     Smoke(smoke::Smoke),
     /// Rounds of real jobs by several callers, with limits: on the stack at OPS_URL, else on one of its own
     LoadTest(load_test::LoadTest),
+    /// Look at all that a stack stands on, from here: settings, reach, schema, clock, roles, certificates, leaks
+    Doctor(doctor::Doctor),
     /// Keep every runner from taking jobs, or let them again
     #[command(subcommand)]
     Fleet(fleet::Command),
@@ -154,6 +156,8 @@ mod tests {
             "opsctl keys list",
             "opsctl keys revoke key:ba7816bf",
             "opsctl db rights",
+            "opsctl doctor --output json",
+            "opsctl doctor --canary --type canary --log a.log --log b.log",
             "opsctl verify --output json",
             "opsctl gates list",
             "opsctl gates reject 0190163d-8694-739b-aea5-966c26f8ad90 draft --patch [] --reason late --revision 2",
@@ -179,6 +183,7 @@ mod tests {
             "opsctl keys new --scope enqueue",
             "opsctl keys new --scope all --name ci",
             "opsctl runners drain",
+            "opsctl doctor --log a.log",
             "opsctl load-test --rounds 0",
             "opsctl smoke --patience 0",
             "opsctl run a.docx --zip out.zip",

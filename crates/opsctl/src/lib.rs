@@ -7,6 +7,7 @@ mod client;
 mod completions;
 mod db;
 mod dev;
+mod doctor;
 mod error;
 mod exit;
 mod figures;
@@ -85,6 +86,7 @@ async fn dispatch(group: Group, settings: &Settings, screen: &Screen) -> Result<
         Group::Schedules(command) => schedules::run(command, settings, screen).await,
         Group::Smoke(command) => smoke::run(command, settings, screen).await,
         Group::LoadTest(command) => load_test::run(command, settings, screen).await,
+        Group::Doctor(command) => doctor::run(command, settings, screen).await,
         Group::Fleet(command) => fleet::run(command, settings, screen).await,
         Group::Runners { command } => {
             let command = command.unwrap_or(runners::Command::List);

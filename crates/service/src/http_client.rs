@@ -15,11 +15,27 @@ use reqwest::redirect;
 ///
 /// When no TLS provider is installed ([`crate::install_crypto`]) or the machine has no usable
 /// certificate authorities.
+pub fn client(timeout: Duration, user_agent: &str) -> Result<reqwest::Client, reqwest::Error> {
+    builder(timeout, user_agent).build()
+}
+
+/// The same, with the certificate that was shown beside each answer.
+///
+/// # Errors
+///
+/// As [`client`].
+pub fn client_that_tells_of_tls(
+    timeout: Duration,
+    user_agent: &str,
+) -> Result<reqwest::Client, reqwest::Error> {
+    builder(timeout, user_agent).tls_info(true).build()
+}
+
 #[expect(
     clippy::disallowed_methods,
     reason = "this is the one place where clients are made"
 )]
-pub fn client(timeout: Duration, user_agent: &str) -> Result<reqwest::Client, reqwest::Error> {
+fn builder(timeout: Duration, user_agent: &str) -> reqwest::ClientBuilder {
     reqwest::Client::builder()
         .timeout(timeout)
         .connect_timeout(timeout.min(Duration::from_secs(5)))
@@ -27,5 +43,4 @@ pub fn client(timeout: Duration, user_agent: &str) -> Result<reqwest::Client, re
         .redirect(redirect::Policy::none())
         .no_proxy()
         .user_agent(user_agent)
-        .build()
 }

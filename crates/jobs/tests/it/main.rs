@@ -6,10 +6,12 @@
 )]
 
 mod alone;
+mod api_keys;
 mod away;
 mod bouncer;
 mod claims;
 mod database;
+mod drains;
 mod files;
 mod fleet;
 mod gates;
@@ -21,6 +23,7 @@ mod races;
 mod recorder;
 mod releases;
 mod replay;
+mod rights;
 mod schedules;
 mod schema;
 mod seals;
