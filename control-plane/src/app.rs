@@ -62,7 +62,7 @@ impl App {
         let place = place(&config.shared.artifact_store);
         let keys = Keys::new(store.clone());
         let keeper: Arc<dyn Keeper> = Arc::clone(&keys) as _;
-        let guard = Guard::ops_key(
+        let guard = Guard::ops_key_with(
             config.ops_keys.clone(),
             Some(keeper),
             config.shared.auth_failures_per_minute,

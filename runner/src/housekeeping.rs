@@ -33,13 +33,10 @@ pub(crate) async fn keep_house(app: Arc<App>) -> Result<(), StartError> {
     let mut away = false;
     let mut closed = None;
     loop {
-        match tokio::time::timeout(PATIENCE, app.closed()).await {
-            Ok(Ok(now)) => {
-                tell_of_change(&app, closed.as_ref(), now.as_ref());
-                closed = now;
-            }
-            // What follows says so.
-            Ok(Err(_)) | Err(_) => {}
+        // Where the database does not answer, what follows says so.
+        if let Ok(Ok(now)) = tokio::time::timeout(PATIENCE, app.closed()).await {
+            tell_of_change(&app, closed.as_ref(), now.as_ref());
+            closed = now;
         }
         match tokio::time::timeout(PATIENCE, once(&app)).await {
             Ok(Ok(())) if away => {

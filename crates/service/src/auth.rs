@@ -45,6 +45,9 @@ impl<S: Send + Sync> FromRequestParts<S> for Caller {
     }
 }
 
+/// So many wrong keys may one address show a minute unless it is set otherwise.
+const WRONG_PER_MINUTE: u32 = 3000;
+
 /// Lets only those in who present an accepted key.
 #[derive(Debug, Clone)]
 pub struct Guard(Arc<Rule>);
@@ -68,9 +71,18 @@ enum Bearer {
 }
 
 impl Guard {
+    /// Accepts `X-Ops-Key` with a key of the settings, and the usual number of wrong ones.
+    pub fn ops_key(keys: KeySet) -> Self {
+        Self::ops_key_with(keys, None, WRONG_PER_MINUTE)
+    }
+
     /// Accepts `X-Ops-Key`, or the same key as `Authorization: Bearer`; beside the keys of the settings also those that
     /// `keeper` knows. One address may show so many wrong keys a minute.
-    pub fn ops_key(keys: KeySet, keeper: Option<Arc<dyn Keeper>>, wrong_per_minute: u32) -> Self {
+    pub fn ops_key_with(
+        keys: KeySet,
+        keeper: Option<Arc<dyn Keeper>>,
+        wrong_per_minute: u32,
+    ) -> Self {
         Self(Arc::new(Rule {
             keys,
             kept: keeper.map(Kept),
@@ -223,7 +235,7 @@ mod tests {
     use crate::secret::{KeyDigest, Secret};
 
     fn guard() -> Guard {
-        Guard::ops_key(
+        Guard::ops_key_with(
             KeySet::new(&[Secret::new("one"), Secret::new("two")]),
             Some(Arc::new(OneKey)),
             60,

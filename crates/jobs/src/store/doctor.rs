@@ -19,14 +19,11 @@ impl Store {
         };
         let mut first = PgConnection::connect_with(options).await?;
         let mut second = PgConnection::connect_with(options).await?;
-        let session = |connection| {
-            sqlx::query_scalar::<_, i32>("select pg_backend_pid()").fetch_one(connection)
-        };
-        let before = session(&mut first).await?;
+        let before = session_of(&mut first).await?;
         // A pooler has just been given that session back, and lends it to the next: then the first gets another one.
         let mut transaction = second.begin().await?;
-        session(&mut *transaction).await?;
-        let after = session(&mut first).await?;
+        session_of(&mut transaction).await?;
+        let after = session_of(&mut first).await?;
         transaction.rollback().await?;
         // Said goodbye or not, both are done with.
         let _ = first.close().await;
@@ -80,4 +77,10 @@ impl Store {
         }
         Ok(found)
     }
+}
+
+async fn session_of(connection: &mut PgConnection) -> Result<i32, sqlx::Error> {
+    sqlx::query_scalar("select pg_backend_pid()")
+        .fetch_one(connection)
+        .await
 }

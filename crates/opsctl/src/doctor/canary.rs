@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use jobs::Name;
-use serde_json::{Value, json};
+use serde_json::json;
 use service::Secret;
 use service::ids::random_hex;
 use tokio::time::sleep;

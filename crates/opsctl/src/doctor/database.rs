@@ -71,10 +71,10 @@ async fn clock(store: &Store) -> Came {
         Err(error) => return unread(error),
     };
     let after = OffsetDateTime::now_utc();
+    let took: time::Duration = after - before;
     // It was asked somewhere between the two.
-    let here = before + (after - before) / 2;
-    let apart = (there - here).unsigned_abs();
-    let unsure = (after - before).unsigned_abs() / 2;
+    let apart: time::Duration = there - (before + took / 2);
+    let (apart, unsure) = (apart.unsigned_abs(), took.unsigned_abs() / 2);
     let said = format!("{:.3} s apart", apart.as_secs_f64());
     if apart > SKEW + unsure {
         Came::Doubtful(format!(
