@@ -11,11 +11,13 @@ mod gates;
 mod health;
 mod health_metrics;
 mod job;
+mod keys;
 mod links;
 mod list;
 mod log;
 mod meta;
 mod metrics;
+mod needs;
 mod new_job;
 pub(crate) mod openapi;
 mod params;
@@ -44,11 +46,12 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderValue, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
-use axum::routing::{MethodRouter, get, post, put};
-use service::{Concurrency, Flag, Guard, edge, limits};
+use axum::routing::{MethodRouter, delete, get, post, put};
+use service::{Concurrency, Flag, edge, limits};
 
 use crate::app::{App, DATABASE_DEADLINE};
 use crate::config::Config;
+use needs::{ADMIN, ENQUEUE, Needs, OPERATE, READ, WEBHOOKS};
 
 /// Where every route but health is.
 const BASE: &str = "/api/v1/ops";
@@ -71,107 +74,186 @@ const METRICS: Gate = Gate::Behind(Flag::Metrics);
 const GATES: Gate = Gate::Behind(Flag::Gates);
 const SCHEDULES: Gate = Gate::Behind(Flag::Schedules);
 
-/// The whole table below the bases: path, gate, methods. `api/openapi.rs` describes each of them.
-fn routes() -> Vec<(&'static str, Gate, MethodRouter<Arc<App>>)> {
+/// A path, what must be on for it, what a key must be good for, and its methods.
+type Route = (&'static str, Gate, Needs, MethodRouter<Arc<App>>);
+
+/// The whole table below the bases: path, gate, what a key must be good for, methods. `api/openapi.rs` describes each of them.
+fn routes() -> Vec<Route> {
     vec![
-        ("/jobs", JOBS, post(submit::submit).get(list::list)),
-        ("/jobs/batch", JOBS, post(batch::submit_batch)),
-        ("/jobs/retry", JOBS, post(replay::replay)),
-        ("/jobs/{id}", JOBS, get(job::job)),
-        ("/jobs/{id}/why", JOBS, get(why::why)),
-        ("/jobs/{id}/events", JOBS, get(job::events)),
-        ("/jobs/{id}/log", JOBS, get(log::log)),
-        ("/jobs/{id}/events/stream", JOBS, get(stream::events)),
-        ("/jobs/{id}/log/stream", JOBS, get(stream::log)),
-        ("/jobs/{id}/artifacts", JOBS, get(artifacts::list)),
+        ("/jobs", JOBS, ENQUEUE, post(submit::submit).get(list::list)),
+        ("/jobs/batch", JOBS, ENQUEUE, post(batch::submit_batch)),
+        ("/jobs/retry", JOBS, OPERATE, post(replay::replay)),
+        ("/jobs/{id}", JOBS, READ, get(job::job)),
+        ("/jobs/{id}/why", JOBS, READ, get(why::why)),
+        ("/jobs/{id}/events", JOBS, READ, get(job::events)),
+        ("/jobs/{id}/log", JOBS, READ, get(log::log)),
+        ("/jobs/{id}/events/stream", JOBS, READ, get(stream::events)),
+        ("/jobs/{id}/log/stream", JOBS, READ, get(stream::log)),
+        ("/jobs/{id}/artifacts", JOBS, READ, get(artifacts::list)),
         (
             "/jobs/{id}/artifacts/{*name}",
             JOBS,
+            READ,
             get(artifacts::download),
         ),
-        ("/jobs/{id}/artifacts.zip", JOBS, get(artifacts::zip)),
-        ("/jobs/{id}/abort", JOBS, post(job::abort)),
-        ("/jobs/{id}/retry", JOBS, post(job::retry)),
-        ("/jobs/{id}/resume", JOBS, post(job::resume)),
-        ("/gates", GATES, get(gates::open)),
-        ("/jobs/{id}/gates", GATES, get(gates::gates)),
+        ("/jobs/{id}/artifacts.zip", JOBS, READ, get(artifacts::zip)),
+        ("/jobs/{id}/abort", JOBS, OPERATE, post(job::abort)),
+        ("/jobs/{id}/retry", JOBS, OPERATE, post(job::retry)),
+        ("/jobs/{id}/resume", JOBS, OPERATE, post(job::resume)),
+        ("/gates", GATES, READ, get(gates::open)),
+        ("/jobs/{id}/gates", GATES, READ, get(gates::gates)),
         (
             "/jobs/{id}/gates/{name}/approve",
             GATES,
+            OPERATE,
             post(gates::approve),
         ),
-        ("/jobs/{id}/gates/{name}/reject", GATES, post(gates::reject)),
-        ("/jobs/{id}/gates/{name}/links", GATES, post(links::make)),
-        (TRIGGER, RUNNER, post(trigger::trigger_runner)),
-        (TICK, OPEN, post(tick::tick)),
-        ("/fleet", OPEN, get(fleet::fleet)),
-        ("/fleet/pause", OPEN, post(fleet::pause)),
-        ("/fleet/resume", OPEN, post(fleet::resume)),
-        ("/runners", RUNNER, get(fleet::runners)),
+        (
+            "/jobs/{id}/gates/{name}/reject",
+            GATES,
+            OPERATE,
+            post(gates::reject),
+        ),
+        (
+            "/jobs/{id}/gates/{name}/links",
+            GATES,
+            OPERATE,
+            post(links::make),
+        ),
+        (TRIGGER, RUNNER, ENQUEUE, post(trigger::trigger_runner)),
+        (TICK, OPEN, OPERATE, post(tick::tick)),
+        ("/fleet", OPEN, READ, get(fleet::fleet)),
+        ("/fleet/pause", OPEN, OPERATE, post(fleet::pause)),
+        ("/fleet/resume", OPEN, OPERATE, post(fleet::resume)),
+        ("/runners", RUNNER, READ, get(fleet::runners)),
         (
             "/schedules",
             SCHEDULES,
+            OPERATE,
             get(schedules::list).post(schedules::create),
         ),
-        ("/schedules/preview", SCHEDULES, post(schedules::preview)),
+        (
+            "/schedules/preview",
+            SCHEDULES,
+            READ,
+            post(schedules::preview),
+        ),
         (
             "/schedules/{name}",
             SCHEDULES,
+            OPERATE,
             put(schedules::change)
                 .get(schedules::schedule)
                 .delete(schedules::delete),
         ),
-        ("/schedules/{name}/fire", SCHEDULES, post(schedules::fire)),
-        ("/schedules/{name}/pause", SCHEDULES, post(schedules::pause)),
+        (
+            "/schedules/{name}/fire",
+            SCHEDULES,
+            OPERATE,
+            post(schedules::fire),
+        ),
+        (
+            "/schedules/{name}/pause",
+            SCHEDULES,
+            OPERATE,
+            post(schedules::pause),
+        ),
         (
             "/schedules/{name}/resume",
             SCHEDULES,
+            OPERATE,
             post(schedules::resume),
         ),
-        ("/schedules/{name}/fires", SCHEDULES, get(schedules::fires)),
-        ("/schedules/{name}/next", SCHEDULES, get(schedules::next)),
+        (
+            "/schedules/{name}/fires",
+            SCHEDULES,
+            READ,
+            get(schedules::fires),
+        ),
+        (
+            "/schedules/{name}/next",
+            SCHEDULES,
+            READ,
+            get(schedules::next),
+        ),
         (
             "/health/metrics",
             METRICS,
+            READ,
             get(health_metrics::health_metrics),
         ),
-        ("/metrics", METRICS, get(metrics::metrics)),
+        ("/metrics", METRICS, READ, get(metrics::metrics)),
         (
             "/webhooks",
             JOBS,
+            WEBHOOKS,
             get(webhooks::list).post(webhooks::create),
         ),
         (
             "/webhooks/{name}",
             JOBS,
+            WEBHOOKS,
             put(webhooks::change)
                 .get(webhooks::webhook)
                 .delete(webhooks::delete),
         ),
-        ("/webhooks/{name}/enable", JOBS, post(webhooks::enable)),
-        ("/webhooks/{name}/disable", JOBS, post(webhooks::disable)),
-        ("/webhooks/{name}/rotate", JOBS, post(webhooks::rotate)),
-        ("/webhooks/{name}/ping", JOBS, post(webhooks::ping)),
+        (
+            "/webhooks/{name}/enable",
+            JOBS,
+            OPERATE,
+            post(webhooks::enable),
+        ),
+        (
+            "/webhooks/{name}/disable",
+            JOBS,
+            OPERATE,
+            post(webhooks::disable),
+        ),
+        (
+            "/webhooks/{name}/rotate",
+            JOBS,
+            WEBHOOKS,
+            post(webhooks::rotate),
+        ),
+        ("/webhooks/{name}/ping", JOBS, OPERATE, post(webhooks::ping)),
         (
             "/webhooks/{name}/resend",
             JOBS,
+            OPERATE,
             post(deliveries::resend_dead),
         ),
-        ("/webhooks/{name}/deliveries", JOBS, get(deliveries::list)),
+        (
+            "/webhooks/{name}/deliveries",
+            JOBS,
+            OPERATE,
+            get(deliveries::list),
+        ),
         (
             "/webhooks/{name}/deliveries/{delivery_id}",
             JOBS,
+            OPERATE,
             get(deliveries::delivery),
         ),
         (
             "/webhooks/{name}/deliveries/{delivery_id}/resend",
             JOBS,
+            OPERATE,
             post(deliveries::resend),
         ),
-        ("/meta", META, get(meta::meta)),
-        ("/debug/env", OPEN, get(debug_env::debug_env)),
-        ("/openapi.json", OPEN, get(docs::openapi_json)),
-        ("/docs", OPEN, get(docs::docs)),
+        ("/runners/{id}/drain", RUNNER, OPERATE, post(fleet::drain)),
+        (
+            "/runners/{id}/undrain",
+            RUNNER,
+            OPERATE,
+            post(fleet::undrain),
+        ),
+        ("/runners/{id}", RUNNER, OPERATE, delete(fleet::forget)),
+        ("/keys", OPEN, ADMIN, get(keys::list).post(keys::create)),
+        ("/keys/{id}/revoke", OPEN, ADMIN, post(keys::revoke)),
+        ("/meta", META, READ, get(meta::meta)),
+        ("/debug/env", OPEN, READ, get(debug_env::debug_env)),
+        ("/openapi.json", OPEN, READ, get(docs::openapi_json)),
+        ("/docs", OPEN, READ, get(docs::docs)),
     ]
 }
 
@@ -209,7 +291,7 @@ const SLOWEST_UPLOAD: u64 = 256 * 1024;
 /// The whole service: health for anyone, the rest for those with a key.
 pub(crate) fn router(app: Arc<App>) -> Router {
     let ops = ops(&app.config);
-    let guard = Guard::ops_key(app.config.ops_keys.clone());
+    let guard = app.guard.clone();
     let router = health_routes()
         .merge(link_routes(&app.config))
         .merge(guard.clone().nest(BASE, ops.clone()))
@@ -246,8 +328,9 @@ fn ops(config: &Config) -> Router<Arc<App>> {
     // A slow line needs its time for what it may send.
     let upload_time = Duration::from_secs(config.limits.upload_bytes / SLOWEST_UPLOAD);
     let mut router = Router::new();
-    for (path, gate, methods) in routes() {
+    for (path, gate, needs, methods) in routes() {
         if is_there(gate, config) {
+            let methods = needs.guard(methods);
             let timeout = if [TRIGGER, TICK].contains(&path) {
                 trigger_timeout
             } else {
@@ -280,6 +363,6 @@ fn is_there(gate: Gate, config: &Config) -> bool {
 
 /// The paths below the bases that are not there under this configuration.
 fn closed_paths(config: &Config) -> impl Iterator<Item = &'static str> {
-    let closed = |(path, gate, _): (_, Gate, _)| (!is_there(gate, config)).then_some(path);
+    let closed = |(path, gate, ..): Route| (!is_there(gate, config)).then_some(path);
     routes().into_iter().filter_map(closed)
 }

@@ -1,5 +1,6 @@
 //! What every handler may reach: the store, the runner, the flags, and what was read at the start. Holds no state of jobs.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Bytes;
@@ -7,7 +8,7 @@ use files::{Depot, Place, S3};
 use jobs::{Job, Name, NewJob, Pooler, Store, StoreError, StoreOptions};
 use service::metrics::Metrics;
 use service::trace::{Carried, Role, Span, Tracing};
-use service::{ArtifactStore, Flag, Flags, Problem, Stop};
+use service::{ArtifactStore, Flag, Flags, Guard, Keeper, Problem, Stop};
 use uuid::Uuid;
 use webhooks::{Sender, SigningKeys, derived_signing_key};
 
@@ -16,6 +17,7 @@ use crate::config::Config;
 use crate::cursor::Cursors;
 use crate::error::{self, StartError};
 use crate::gate_links::Links;
+use crate::keys::Keys;
 use crate::live::Live;
 use crate::runner_client::{RunnerClient, TriggerAnswer};
 
@@ -46,6 +48,10 @@ pub(crate) struct App {
     pub(crate) tracing: Tracing,
     /// Requested once the program is about to leave: it still serves, but is not ready any more.
     pub(crate) leaving: Stop,
+    /// The keys that the database keeps.
+    pub(crate) keys: Arc<Keys>,
+    /// Lets in who bears one of those, or one of the settings.
+    pub(crate) guard: Guard,
     /// What the program was told.
     pub(crate) config: Config,
 }
@@ -63,8 +69,15 @@ impl App {
         };
         let store = Store::new(&options).map_err(StartError::Store)?;
         let place = place_of(&config.shared.artifact_store);
-        let keys = signing_keys(&config);
-        let sender = Sender::new(store.clone(), keys, config.webhooks.egress.clone());
+        let signing = signing_keys(&config);
+        let sender = Sender::new(store.clone(), signing, config.webhooks.egress.clone());
+        let keys = Keys::new(store.clone());
+        let keeper: Arc<dyn Keeper> = Arc::clone(&keys) as _;
+        let guard = Guard::ops_key_with(
+            config.ops_keys.clone(),
+            Some(keeper),
+            config.shared.auth_failures_per_minute,
+        );
         Ok(Self {
             webhooks: sender.map_err(StartError::WebhookClient)?,
             depot: Depot::open(store.clone(), &place).map_err(StartError::Files)?,
@@ -93,6 +106,8 @@ impl App {
             .map_err(StartError::Traces)?,
             openapi: Bytes::from(openapi::served(&config).to_string()),
             leaving,
+            keys,
+            guard,
             config,
         })
     }

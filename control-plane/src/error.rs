@@ -87,6 +87,9 @@ pub(crate) fn problem_of(error: StoreError) -> Problem {
             Problem::conflict("The job waits for a runner with nothing else at work.")
         }
         StoreError::FleetPaused { pause, .. } => paused(&pause),
+        StoreError::RunnerClosed { closed, .. } => {
+            Problem::unavailable(format!("The runner is {closed}."), RETRY_AFTER)
+        }
         StoreError::WrongType(_) => {
             Problem::conflict("No runner was asked that takes this job type.")
         }
@@ -178,6 +181,13 @@ mod tests {
                         by: "key:x".to_owned(),
                         reason: None,
                     }),
+                },
+                503,
+            ),
+            (
+                StoreError::RunnerClosed {
+                    job_id: None,
+                    closed: Box::new(jobs::Closed::Incompatible { min: 2, max: 2 }),
                 },
                 503,
             ),

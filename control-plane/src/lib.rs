@@ -6,6 +6,7 @@ mod config;
 mod cursor;
 mod error;
 mod gate_links;
+mod keys;
 mod live;
 mod runner_client;
 

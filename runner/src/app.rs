@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use files::Depot;
-use jobs::{ClaimRequest, RunnerIdentity, RunnerReport, Store, StoreError};
+use jobs::{ClaimRequest, Closed, RunnerIdentity, RunnerReport, Store, StoreError};
 use service::trace::Tracing;
 use service::{AppEnv, Flags, Readiness, Stop};
 use tokio::sync::{Mutex, Notify};
@@ -110,8 +110,28 @@ impl App {
         self.is_admitted() && !self.stop.is_requested()
     }
 
-    /// Whether it can take work.
+    /// Whether it can take work, and is given any.
     pub(crate) async fn readiness(&self) -> Readiness {
+        match self.fitness().await {
+            Readiness::Ready => match tokio::time::timeout(PATIENCE, self.closed()).await {
+                Ok(Ok(None)) => Readiness::Ready,
+                Ok(Ok(Some(closed))) => Readiness::NotReady {
+                    part: part_of(&closed),
+                    detail: format!("The runner is {closed}: it is given no job."),
+                },
+                Ok(Err(_)) | Err(_) => no_database(),
+            },
+            other => other,
+        }
+    }
+
+    /// Why it is given no job, although the fleet is not paused; it keeps house all the same.
+    pub(crate) async fn closed(&self) -> Result<Option<Closed>, StoreError> {
+        self.store.closed_to(&self.identity).await
+    }
+
+    /// Whether it could take work.
+    async fn fitness(&self) -> Readiness {
         if self.stop.is_requested() {
             let detail = "The runner is draining: it takes no more work.".to_owned();
             return Readiness::NotReady {
@@ -148,10 +168,7 @@ impl App {
                     detail,
                 }
             }
-            Ok(Err(_)) | Err(_) => Readiness::NotReady {
-                part: "database",
-                detail: "The database does not answer.".to_owned(),
-            },
+            Ok(Err(_)) | Err(_) => no_database(),
         }
     }
 
@@ -169,17 +186,14 @@ impl App {
                     dangers.join("; ")
                 ),
             },
-            Ok(Err(_)) | Err(_) => Readiness::NotReady {
-                part: "database",
-                detail: "The database does not answer.".to_owned(),
-            },
+            Ok(Err(_)) | Err(_) => no_database(),
         }
     }
 
     /// A runner on a schema that it does not know claims and sweeps nothing.
     pub(crate) async fn until_ready(&self) {
         let mut told = false;
-        while let Readiness::NotReady { part, detail } = self.readiness().await {
+        while let Readiness::NotReady { part, detail } = self.fitness().await {
             if !told {
                 tracing::warn!(event = "not_ready", part, detail);
                 told = true;
@@ -189,5 +203,20 @@ impl App {
                 () = tokio::time::sleep(LOOK_AGAIN) => {}
             }
         }
+    }
+}
+
+/// What of the runner is not ready.
+pub(crate) fn part_of(closed: &Closed) -> &'static str {
+    match closed {
+        Closed::Drained { .. } => "draining",
+        Closed::Incompatible { .. } => "protocol",
+    }
+}
+
+fn no_database() -> Readiness {
+    Readiness::NotReady {
+        part: "database",
+        detail: "The database does not answer.".to_owned(),
     }
 }

@@ -14,7 +14,7 @@ use jobs::Name;
 use service::settings::{
     Fallback, Kind, Setting, SettingsError, SharedSettings, Sources, Values, WebhookSettings,
 };
-use service::{KeySet, Secret, TlsFiles};
+use service::{AppEnv, KeySet, Secret, TlsFiles};
 
 use crate::secrets;
 
@@ -166,8 +166,17 @@ pub struct Config {
     pub(crate) shim: Option<PathBuf>,
     /// What must not be seen in what handlers print.
     pub(crate) secrets: Vec<Secret>,
+    pub(crate) masking: Masking,
     pub(crate) cgroup: CgroupSetting,
     pub(crate) webhooks: WebhookSettings,
+}
+
+/// Whether secrets are masked in what handlers print.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Masking {
+    On,
+    /// No setting leads here, only a program that links the runner, and only with `APP_ENV=test`.
+    Off,
 }
 
 /// Where runs have their cgroups.
@@ -248,6 +257,7 @@ impl Config {
             job_types: job_types::read(&mut values),
             shim: None,
             secrets: tokens,
+            masking: Masking::On,
             cgroup: cgroup(&mut values),
         };
         let signing_keys = config.webhooks.signing_keys.iter().cloned();
@@ -266,6 +276,24 @@ impl Config {
     /// [`serve_as_shim`](crate::serve_as_shim), such as the shipped runner. For programs whose own `main` cannot.
     pub fn set_shim_program(&mut self, program: PathBuf) {
         self.shim = Some(program);
+    }
+
+    /// Leaves secrets unmasked, so that a test can prove that they would be found; only with `APP_ENV=test`.
+    #[doc(hidden)]
+    pub fn leave_secrets_unmasked(&mut self) {
+        if self.shared.app_env == AppEnv::Test {
+            self.masking = Masking::Off;
+        }
+    }
+
+    /// Whether it accepts this token.
+    pub fn accepts_token(&self, token: &Secret) -> bool {
+        self.tokens.accepts(token.expose()).is_some()
+    }
+
+    /// How long a claim holds unless it is renewed.
+    pub fn lease(&self) -> Duration {
+        self.limits.lease
     }
 
     /// How the runner calls itself.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jobs::{Inputs, LeasedJob, NewJob, Outcome, Status, StoreError, TriggerAccepted};
+use service::KeyId;
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
@@ -26,10 +27,10 @@ const LARGE_BATCH: usize = 500;
 pub(crate) enum Take {
     /// This queued job.
     Queued(Uuid),
-    /// A job that is recorded first.
-    New(Box<NewJob>),
+    /// A job that is recorded first, for this caller.
+    New(Box<NewJob>, KeyId),
     /// A job that is recorded first, with files, and is not left behind where it cannot run here at once.
-    Sync(Box<NewJob>, Inputs),
+    Sync(Box<NewJob>, Inputs, KeyId),
 }
 
 /// What became of a trigger.
@@ -170,8 +171,10 @@ pub(crate) fn take(
             Take::Queued(id) => claim(&of_task, &mut slot, id)
                 .await
                 .map(|(leased, held)| Recorded::Claimed(leased, held)),
-            Take::New(new) => record(&of_task, &mut slot, *new, &Inputs::default()).await,
-            Take::Sync(new, inputs) => record_for_now(&of_task, &mut slot, *new, &inputs).await,
+            Take::New(new, by) => record(&of_task, &mut slot, *new, &Inputs::default(), by).await,
+            Take::Sync(new, inputs, by) => {
+                record_for_now(&of_task, &mut slot, *new, &inputs, by).await
+            }
         };
         // Whoever asked may have hung up; the work goes on, unless it was for them alone.
         match claimed {
@@ -245,13 +248,17 @@ async fn record_for_now(
     slot: &mut Slot,
     new: NewJob,
     inputs: &Inputs,
+    by: KeyId,
 ) -> Result<Recorded, StoreError> {
-    let recorded = record(app, slot, new, inputs).await;
+    let recorded = record(app, slot, new, inputs, by).await;
     if let Err(
         StoreError::ConcurrencyReached(id)
         | StoreError::Contended(id)
         | StoreError::RunsAlone(id)
         | StoreError::FleetPaused {
+            job_id: Some(id), ..
+        }
+        | StoreError::RunnerClosed {
             job_id: Some(id), ..
         },
     ) = &recorded
@@ -270,12 +277,10 @@ async fn record(
     slot: &mut Slot,
     new: NewJob,
     inputs: &Inputs,
+    by: KeyId,
 ) -> Result<Recorded, StoreError> {
     refuse_while_paused(app).await?;
-    let submitted = app
-        .store
-        .submit_with(new, inputs, &app.identity.actor())
-        .await?;
+    let submitted = app.store.submit_with(new, inputs, &by.to_string()).await?;
     let replayed = matches!(submitted, jobs::Submitted::Replayed(_));
     let id = submitted.into_job().id;
     let error = match claim(app, slot, id).await {
@@ -303,12 +308,18 @@ async fn record(
     }
 }
 
-/// Nothing is recorded that could not be begun; what is recorded just before a pause stays queued.
+/// Nothing is recorded that could not be begun; what is recorded just before a pause, or a drain, stays queued.
 pub(crate) async fn refuse_while_paused(app: &App) -> Result<(), StoreError> {
-    match app.store.pause().await? {
-        Some(pause) => Err(StoreError::FleetPaused {
+    if let Some(pause) = app.store.pause().await? {
+        return Err(StoreError::FleetPaused {
             job_id: None,
             pause: Box::new(pause),
+        });
+    }
+    match app.store.closed_to(&app.identity).await? {
+        Some(closed) => Err(StoreError::RunnerClosed {
+            job_id: None,
+            closed: Box::new(closed),
         }),
         None => Ok(()),
     }

@@ -5,7 +5,7 @@ use std::fmt;
 use std::io;
 use std::time::Duration;
 
-use jobs::{Pause, StoreError};
+use jobs::{Closed, Pause, StoreError};
 use service::metrics::MetricsError;
 use service::trace::TraceError;
 use service::{Problem, ServeError};
@@ -146,6 +146,10 @@ pub(crate) fn problem(error: StoreError) -> Problem {
             Some(id) => paused(&pause).with_member("job_id", id.to_string()),
             None => paused(&pause),
         },
+        StoreError::RunnerClosed { job_id, closed } => match job_id {
+            Some(id) => closed_to_jobs(&closed).with_member("job_id", id.to_string()),
+            None => closed_to_jobs(&closed),
+        },
         StoreError::WrongType(id) => {
             Problem::forbidden("This runner does not take jobs of this type.")
                 .with_member("job_id", id.to_string())
@@ -179,6 +183,16 @@ fn paused(pause: &Pause) -> Problem {
         .with_member("paused_at", pause.since())
         .with_member("paused_by", pause.by.clone())
         .with_member("reason", pause.reason.clone())
+}
+
+/// 503: this runner is given no job.
+fn closed_to_jobs(closed: &Closed) -> Problem {
+    let detail = format!("The runner is {closed}: it is given no job. A queued job stays queued.");
+    let problem = Problem::unavailable(detail, PAUSED_RETRY_AFTER);
+    match closed {
+        Closed::Drained { .. } => problem.with_code("draining", "Draining"),
+        Closed::Incompatible { .. } => problem.with_code("incompatible", "Incompatible"),
+    }
 }
 
 fn internal(error: &StoreError) -> Problem {

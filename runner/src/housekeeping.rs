@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use jobs::{Fired, StoreError, Swept};
+use jobs::{Closed, Fired, StoreError, Swept};
 use service::Flag;
 
-use crate::app::App;
+use crate::app::{App, part_of};
 use crate::config::Limits;
 use crate::error::StartError;
 
@@ -34,7 +34,13 @@ pub(crate) fn report_every(limits: &Limits) -> Duration {
 pub(crate) async fn keep_house(app: Arc<App>) -> Result<(), StartError> {
     app.until_ready().await;
     let mut away = false;
+    let mut closed = None;
     loop {
+        // Where the database does not answer, what follows says so.
+        if let Ok(Ok(now)) = tokio::time::timeout(PATIENCE, app.closed()).await {
+            tell_of_change(&app, closed.as_ref(), now.as_ref());
+            closed = now;
+        }
         match tokio::time::timeout(PATIENCE, once(&app)).await {
             Ok(Ok(())) if away => {
                 tracing::info!(event = "database_back");
@@ -57,6 +63,23 @@ pub(crate) async fn keep_house(app: Arc<App>) -> Result<(), StartError> {
         let most = report_every(&app.limits);
         let poll_interval = app.limits.poll_interval.unwrap_or(most);
         tokio::time::sleep(poll_interval.clamp(SHORTEST, most)).await;
+    }
+}
+
+/// Whether it is given jobs is said when that changes, and why.
+fn tell_of_change(app: &App, before: Option<&Closed>, now: Option<&Closed>) {
+    match (before, now) {
+        (before, Some(now)) if before != Some(now) => tracing::warn!(
+            event = "given_no_job",
+            runner_id = app.identity.id,
+            cause = part_of(now),
+            "the runner is {now}"
+        ),
+        (Some(_), None) => {
+            tracing::info!(event = "given_jobs_again", runner_id = app.identity.id);
+            app.backlog.work_arrived();
+        }
+        (_, Some(_)) | (None, None) => {}
     }
 }
 

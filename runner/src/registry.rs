@@ -8,7 +8,7 @@ use jobs::{Name, Store, TypeTerms};
 use serde_json::Value;
 use service::{FieldError, Flag, Flags, Problem, Secret};
 
-use crate::config::{CgroupSetting, Config, DeclaredType, DeclaredWork};
+use crate::config::{CgroupSetting, Config, DeclaredType, DeclaredWork, Masking};
 use crate::error::StartError;
 use crate::handlers::command::Command;
 use crate::handlers::document::{self, DocumentRender};
@@ -94,7 +94,10 @@ impl Registry {
         let watch = Arc::new(watch(config, &mut faults));
         let mut offered = Vec::new();
         for table in std::mem::take(&mut config.job_types) {
-            let masks = masks_of(&table, &secrets).unwrap_or_else(|| Arc::clone(&masks));
+            let masks = match config.masking {
+                Masking::On => masks_of(&table, &secrets).unwrap_or_else(|| Arc::clone(&masks)),
+                Masking::Off => Arc::new(Masks::new([])),
+            };
             offered.push(declared(table, &inherited, &watch, masks)?);
         }
         for handler in handlers.0 {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use files::{Depot, Place, S3};
 use jobs::{Pooler, RunnerIdentity, Store, StoreOptions};
 use service::trace::Tracing;
-use service::{ArtifactStore, ConnectionLimits, Flag, Listener, Stop, Stopper};
+use service::{ArtifactStore, ConnectionLimits, Flag, Guard, Listener, Stop, Stopper};
 use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 use webhooks::{Sender, SigningKeys};
@@ -195,7 +195,8 @@ pub async fn start(mut config: Config, handlers: Handlers) -> Result<RunningRunn
     };
     let dead = name_lock.as_ref().and_then(|lock| lock.dead);
     identity::admit_at_once(&app, dead).await;
-    let router = api::router(&app, config.tokens, config.shared.flags);
+    let guard = Guard::runner_token(config.tokens, config.shared.auth_failures_per_minute);
+    let router = api::router(&app, guard, config.shared.flags);
     running
         .life
         .spawn(live(app, listener, router, keeper, name_lock, config.hints));

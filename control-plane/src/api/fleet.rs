@@ -4,10 +4,13 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use service::{Caller, OptionalJson, Problem};
+use jobs::Steered;
+use service::{Caller, OptionalJson, Path, Problem};
 
 use super::job::Reason;
-use super::views::{FleetChangeView, FleetView, PauseView, ReasonView, RunnerView, RunnersView};
+use super::views::{
+    FleetChangeView, FleetView, ForgottenView, PauseView, ReasonView, RunnerView, RunnersView,
+};
 use crate::app::{App, ask};
 
 /// List the runners, most recently seen first.
@@ -72,6 +75,101 @@ pub(crate) async fn resume(
     let actor = caller.key_id.to_string();
     ask(app.store.resume_fleet(&actor, reason.as_deref())).await?;
     view(&app).await.map(Json)
+}
+
+/// Drain a runner: from the answer on it is given no job, over restarts too, until it is undrained. What it runs goes on.
+///
+/// A drained runner stays as it was drained: by whom, when and why.
+#[utoipa::path(
+    post,
+    path = "/runners/{id}/drain",
+    tag = "fleet",
+    params(("id" = String, Path, description = "RUNNER_ID")),
+    request_body = Option<ReasonView>,
+    responses(
+        (status = 200, description = "Drained", body = RunnerView),
+        (status = 404, description = "No such runner is known"),
+    ),
+)]
+pub(crate) async fn drain(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    Path(id): Path<String>,
+    OptionalJson(Reason(reason)): OptionalJson<Reason>,
+) -> Result<Json<RunnerView>, Problem> {
+    let actor = caller.key_id.to_string();
+    let steered = ask(app.store.drain_runner(&id, &actor, reason.as_deref())).await?;
+    taken_back(&steered)?;
+    runner(&app, &id).await.map(Json)
+}
+
+/// Undrain a runner: it is given jobs again.
+#[utoipa::path(
+    post,
+    path = "/runners/{id}/undrain",
+    tag = "fleet",
+    params(("id" = String, Path, description = "RUNNER_ID")),
+    request_body = Option<ReasonView>,
+    responses(
+        (status = 200, description = "Undrained", body = RunnerView),
+        (status = 404, description = "No such runner is known"),
+    ),
+)]
+pub(crate) async fn undrain(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    Path(id): Path<String>,
+    OptionalJson(Reason(reason)): OptionalJson<Reason>,
+) -> Result<Json<RunnerView>, Problem> {
+    let actor = caller.key_id.to_string();
+    let steered = ask(app.store.undrain_runner(&id, &actor, reason.as_deref())).await?;
+    taken_back(&steered)?;
+    runner(&app, &id).await.map(Json)
+}
+
+/// Forget a runner that has been silent for a minute: what it ran is taken back at once, as from any runner that is lost.
+#[utoipa::path(
+    delete,
+    path = "/runners/{id}",
+    tag = "fleet",
+    params(("id" = String, Path, description = "RUNNER_ID")),
+    request_body = Option<ReasonView>,
+    responses(
+        (status = 200, description = "Forgotten", body = ForgottenView),
+        (status = 404, description = "No such runner is known"),
+        (status = 409, description = "It was heard of within the last minute"),
+    ),
+)]
+pub(crate) async fn forget(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    Path(id): Path<String>,
+    OptionalJson(Reason(reason)): OptionalJson<Reason>,
+) -> Result<Json<ForgottenView>, Problem> {
+    let actor = caller.key_id.to_string();
+    let steered = ask(app.store.forget_runner(&id, &actor, reason.as_deref())).await?;
+    let taken_back = taken_back(&steered)?;
+    Ok(Json(ForgottenView { id, taken_back }))
+}
+
+fn taken_back(steered: &Steered) -> Result<u64, Problem> {
+    match steered {
+        Steered::Done { taken_back } => Ok(*taken_back),
+        Steered::Unknown => Err(no_such_runner()),
+        Steered::Alive => Err(Problem::conflict(
+            "The runner was heard of within the last minute: stop it first; it can be forgotten once it is silent.",
+        )),
+    }
+}
+
+fn no_such_runner() -> Problem {
+    Problem::not_found("No such runner is known: GET /runners lists them.")
+}
+
+async fn runner(app: &App, id: &str) -> Result<RunnerView, Problem> {
+    let runners = ask(app.store.runners()).await?;
+    let found = runners.into_iter().find(|runner| runner.id == id);
+    found.map(RunnerView::from).ok_or_else(no_such_runner)
 }
 
 async fn view(app: &App) -> Result<FleetView, Problem> {

@@ -1,8 +1,11 @@
 //! The API's description, made from the handlers themselves. Describes; serves nothing.
 
+use std::collections::BTreeMap;
+
+use axum::http::Method;
 use serde_json::Value;
-use service::FieldError;
 use service::problem::ProblemDocument;
+use service::{FieldError, Scope};
 use utoipa::openapi::path::Operation;
 use utoipa::openapi::security::{
     ApiKey, ApiKeyValue, Http, HttpAuthScheme, SecurityRequirement, SecurityScheme,
@@ -10,7 +13,8 @@ use utoipa::openapi::security::{
 use utoipa::openapi::{Content, OpenApi as Document, Ref, Response, ResponseBuilder};
 use utoipa::{Modify, OpenApi};
 
-use super::{BASE, GATES, LINK, closed_paths, is_there};
+use super::needs::Needs;
+use super::{BASE, GATES, LINK, closed_paths, is_there, routes};
 use crate::config::Config;
 
 /// What lies below the base.
@@ -44,6 +48,12 @@ use crate::config::Config;
         super::fleet::pause,
         super::fleet::resume,
         super::fleet::runners,
+        super::fleet::drain,
+        super::fleet::undrain,
+        super::fleet::forget,
+        super::keys::list,
+        super::keys::create,
+        super::keys::revoke,
         super::schedules::list,
         super::schedules::create,
         super::schedules::preview,
@@ -87,7 +97,9 @@ struct Ops;
         title = "ops-jobs control plane",
         description = "Records jobs, answers questions about them, and nudges the runner. \
             Every path below `/api/v1/ops` is also there below `/api/ops`. Times are RFC 3339 UTC, ids UUIDv7. \
-            Which paths are there depends on the feature flags.",
+            Which paths are there depends on the feature flags. The role that stands with a path's security is the scope that a \
+            key needs for it: `read`, `enqueue`, `operate` or `admin`, each of which opens also what those before it do; the \
+            keys of `OPS_API_KEY` are `admin`.",
     ),
     paths(
         super::health::healthz,
@@ -141,33 +153,41 @@ impl Modify for EveryOpsRoute {
                 SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer)),
             );
         }
-        for item in document.paths.paths.values_mut() {
-            for operation in [
-                &mut item.get,
-                &mut item.post,
-                &mut item.put,
-                &mut item.delete,
-            ]
+        let needs: BTreeMap<String, Needs> = routes()
             .into_iter()
-            .flatten()
-            {
-                complete(operation);
+            .map(|(path, _, needs, _)| (path.replace("{*", "{"), needs))
+            .collect();
+        for (path, item) in &mut document.paths.paths {
+            for (method, operation) in [
+                (Method::GET, &mut item.get),
+                (Method::POST, &mut item.post),
+                (Method::PUT, &mut item.put),
+                (Method::DELETE, &mut item.delete),
+            ] {
+                // A path that is not in the table is not served; a test finds it.
+                if let (Some(operation), Some(needs)) = (operation, needs.get(path)) {
+                    complete(operation, needs.of(&method));
+                }
             }
         }
     }
 }
 
-fn complete(operation: &mut Operation) {
-    let none: [&str; 0] = [];
+fn complete(operation: &mut Operation, needed: Scope) {
+    let role = [needed.as_str()];
     operation.security = Some(vec![
-        SecurityRequirement::new("ops_key", none),
-        SecurityRequirement::new("bearer", none),
+        SecurityRequirement::new("ops_key", role),
+        SecurityRequirement::new("bearer", role),
     ]);
     let responses = &mut operation.responses.responses;
     responses.insert(
         "401".to_owned(),
         problem("Invalid or missing X-Ops-Key").into(),
     );
+    if needed != Scope::Read && !responses.contains_key("403") {
+        let text = format!("The key has not the scope `{needed}`");
+        responses.insert("403".to_owned(), problem(&text).into());
+    }
     responses.insert("default".to_owned(), problem("Any other error").into());
     for (status, response) in responses.iter_mut() {
         let is_error = status.starts_with(['4', '5']);

@@ -84,7 +84,7 @@ async fn every_route_is_described_with_its_methods_and_nothing_else_is() {
     let ops = routes()
         .into_iter()
         // OpenAPI has no word for a parameter that holds slashes.
-        .map(|(path, _, _)| format!("{BASE}{}", path.replace("{*", "{")));
+        .map(|(path, ..)| format!("{BASE}{}", path.replace("{*", "{")));
     let there: BTreeSet<String> = ops.chain(beside).collect();
     assert_eq!(described.keys().cloned().collect::<BTreeSet<_>>(), there);
     for path in there {
@@ -132,8 +132,8 @@ async fn a_route_whose_gate_is_closed_cannot_be_told_from_an_unknown_path() {
     let closed = service(&[("META_ENABLED", "0")]);
     let paths = routes()
         .into_iter()
-        .filter(|(_, gate, _)| *gate != OPEN)
-        .map(|(path, _, _)| path);
+        .filter(|(_, gate, ..)| *gate != OPEN)
+        .map(|(path, ..)| path);
     for path in paths {
         for base in [BASE, ALIAS] {
             for method in ["GET", "POST", "PUT", "DELETE", "OPTIONS", "TRACE"] {
@@ -148,7 +148,7 @@ async fn a_route_whose_gate_is_closed_cannot_be_told_from_an_unknown_path() {
     let served: Value =
         serde_json::from_str(&text(ask(&closed, "GET", "/api/ops/openapi.json", "k").await).await)
             .expect("JSON");
-    assert_eq!(served["paths"].as_object().expect("paths").len(), 10);
+    assert_eq!(served["paths"].as_object().expect("paths").len(), 12);
 }
 
 #[tokio::test]
@@ -203,5 +203,38 @@ async fn a_job_type_behind_a_flag_that_is_off_is_refused_wherever_it_can_be_aske
         let response = service.clone().oneshot(request).await.expect("an answer");
         assert_eq!(response.status().as_u16(), 403, "{path}");
         assert!(text(response).await.contains("FEATURE_METRICS"), "{path}");
+    }
+}
+
+#[test]
+fn every_route_says_which_scope_it_needs_and_only_looking_needs_the_narrowest() {
+    let document = openapi::openapi();
+    let mut widest = BTreeSet::new();
+    for (path, item) in document["paths"].as_object().expect("paths") {
+        for (method, operation) in item.as_object().expect("methods") {
+            if !path.starts_with(BASE) {
+                continue;
+            }
+            let needed = operation["security"][0]["ops_key"][0].as_str().expect(path);
+            widest.insert(needed.to_owned());
+            let looks = method == "get" || path.ends_with("/schedules/preview");
+            let of_keys = path.starts_with(&format!("{BASE}/keys"));
+            assert_eq!(needed == "read", looks && !of_keys, "{method} {path}");
+            assert_eq!(needed == "admin", of_keys, "{method} {path}");
+        }
+    }
+    assert_eq!(widest.len(), 4);
+}
+
+#[tokio::test]
+async fn a_key_of_the_database_is_503_while_the_database_is_away_and_no_guess_is() {
+    let service = all_on();
+    let kept = service::auth::new_key();
+    let response = ask(&service, "GET", "/api/ops/meta", kept.expose()).await;
+    assert_eq!(response.status().as_u16(), 503);
+    assert!(response.headers().contains_key(header::RETRY_AFTER));
+    for (key, status) in [("wrong", 401), ("opsd_1", 401), ("", 401), ("k", 200)] {
+        let response = ask(&service, "GET", "/api/ops/meta", key).await;
+        assert_eq!(response.status().as_u16(), status, "{key}");
     }
 }

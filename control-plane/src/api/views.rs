@@ -1,6 +1,7 @@
 //! What answers look like in JSON. Holds no logic; what requests look like is described in `views/requests.rs`.
 
 mod gates;
+mod keys;
 mod metrics;
 mod requests;
 mod schedules;
@@ -18,6 +19,7 @@ pub(crate) use gates::{
     DecidedView, DecisionView, GateView, GatesView, LinkView, LinksRequestView, LinksView,
     StageView,
 };
+pub(crate) use keys::{KeyRequestView, KeyView, KeysView};
 pub(crate) use metrics::{
     AlertView, DurationsView, HealthMetricsView, Instant, LastDoneView, QueueView, UnservedView,
     UpkeepView, WindowView,
@@ -31,8 +33,8 @@ pub(crate) use schedules::{
     ScheduleRequestView, ScheduleView, SchedulesView,
 };
 pub(crate) use service::{
-    FleetChangeView, FleetView, LimitsView, MetaView, PauseView, RunnerView, RunnersView,
-    SettingView, SettingsView, TickView, WhyReasonView, WhyView,
+    FleetChangeView, FleetView, ForgottenView, LimitsView, MetaView, PauseView, RunnerView,
+    RunnersView, SettingView, SettingsView, TickView, WhyReasonView, WhyView,
 };
 pub(crate) use webhooks::{
     AttemptView, DeliveriesView, DeliveryView, PingView, ResendRequestView, ResentView,

@@ -6,7 +6,7 @@ use std::fmt;
 use uuid::Uuid;
 
 use crate::state::Status;
-use crate::store::Pause;
+use crate::store::{Closed, Pause};
 
 /// Why the store did not do what it was asked to.
 #[derive(Debug)]
@@ -39,6 +39,13 @@ pub enum StoreError {
         /// Who paused it, when and why.
         pause: Box<Pause>,
     },
+    /// The runner that asks is given no job, although the fleet is not paused.
+    RunnerClosed {
+        /// The job that stays queued; `None` where none was recorded.
+        job_id: Option<Uuid>,
+        /// Why.
+        closed: Box<Closed>,
+    },
     /// The job's type is none that the claimer takes.
     WrongType(Uuid),
     /// The idempotency key stands for another request.
@@ -63,6 +70,7 @@ impl fmt::Display for StoreError {
             Self::ConcurrencyReached(id) => write!(f, "job {id} waits for others of its type"),
             Self::RunsAlone(id) => write!(f, "job {id} waits for a runner with nothing at work"),
             Self::FleetPaused { pause, .. } => write!(f, "the fleet is {pause}"),
+            Self::RunnerClosed { closed, .. } => write!(f, "the runner is {closed}"),
             Self::WrongType(id) => write!(f, "job {id} is of a type that is not taken here"),
             Self::IdempotencyConflict(id) => write!(
                 f,
@@ -88,6 +96,7 @@ impl Error for StoreError {
             | Self::ConcurrencyReached(_)
             | Self::RunsAlone(_)
             | Self::FleetPaused { .. }
+            | Self::RunnerClosed { .. }
             | Self::WrongType(_)
             | Self::IdempotencyConflict(_)
             | Self::LeaseLost(_)

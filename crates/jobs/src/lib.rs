@@ -32,15 +32,15 @@ pub use stage::{GateTerms, NewStage, Part, Stage, StageAtWork};
 pub use state::{Status, UnknownStatus};
 pub use storable::{storable_json, storable_text};
 pub use store::{
-    AbortAnswer, Admission, BackupRecord, Changed, ClaimRequest, DatabaseFacts, DecisionRequest,
-    DeliveryPage, Depth, DrillRecord, Durations, EventsSeen, Expired, Finished, FirePage, Fired,
-    FleetChange, Hints, HowOften, JobFilter, Keep, LastDone, LastSweep, LogChunk, LogPage,
-    LogPiece, LogSeen, Matched, Migration, ObjectRecord, OldestDue, Page, Pause, PoolUse, Pooler,
-    ProgressKind, ROLES, Reason, Removed, RestoredCopy, RetentionTerm, RetryFilter, RetryFrom,
-    Rollup, Runner, RunnerReport, SchedulePage, SchemaStatus, Snapshot, Store, StoreOptions,
-    Submitted, Swept, TableFigures, Totals, UNUSABLE_ADDRESS, Unfinished, Upkeep, Verified,
-    WebhookChanged, WebhookPage, Window, after_restore, expected_version, is_usable_address,
-    schema_fingerprint,
+    AbortAnswer, Admission, ApiKey, BackupRecord, Changed, ClaimRequest, Closed, DatabaseFacts,
+    DecisionRequest, DeliveryPage, Depth, DrillRecord, Durations, EXPECTED_RIGHTS, EventsSeen,
+    Expired, Finished, FirePage, Fired, FleetChange, Hints, HowOften, JobFilter, Keep, LastDone,
+    LastSweep, LogChunk, LogPage, LogPiece, LogSeen, Matched, Migration, NewApiKey, ObjectRecord,
+    OldestDue, Page, Pause, PoolUse, Pooler, ProgressKind, ROLES, RUNNER_PROTOCOL, Reason, Removed,
+    RestoredCopy, RetentionTerm, RetryFilter, RetryFrom, RightsApart, Rollup, Runner, RunnerReport,
+    SchedulePage, SchemaStatus, Snapshot, Steered, Store, StoreOptions, Submitted, Swept,
+    TableFigures, Totals, UNUSABLE_ADDRESS, Unfinished, Upkeep, Verified, WebhookChanged,
+    WebhookPage, Window, after_restore, expected_version, is_usable_address, schema_fingerprint,
 };
 pub use trigger::{Trigger, TriggerAccepted};
 pub use verify::{Finding, Fold, Standing};

@@ -1,10 +1,14 @@
 //! The store: everything that is asked of PostgreSQL, one function a statement. The only crate with SQL.
 
+mod api_keys;
 mod backups;
+mod claim;
 mod claim;
 mod counts;
 mod databases;
 mod deliveries;
+mod doctor;
+mod drains;
 mod figures;
 mod files;
 mod finish;
@@ -24,6 +28,7 @@ mod read;
 mod renew;
 mod replay;
 mod retention;
+mod rights;
 mod roles;
 mod row;
 mod runners;
@@ -44,10 +49,13 @@ mod watch;
 mod webhooks;
 mod why;
 
+pub use api_keys::{ApiKey, NewApiKey};
 pub use backups::{BackupRecord, DrillRecord, RestoredCopy, after_restore};
+pub use claim::ClaimRequest;
 pub use claim::ClaimRequest;
 pub use databases::DatabaseFacts;
 pub use deliveries::DeliveryPage;
+pub use drains::{Closed, RUNNER_PROTOCOL, Steered};
 pub use figures::{Depth, Durations, HowOften, LastDone, OldestDue, Totals, Upkeep, Window};
 pub use finish::{Finished, Unfinished};
 pub use fires::FirePage;
@@ -62,6 +70,7 @@ pub use pool::{PoolUse, Pooler};
 pub use read::{JobFilter, Page};
 pub use replay::{Matched, RetryFilter};
 pub use retention::{Expired, Keep, Removed, RetentionTerm};
+pub use rights::{EXPECTED_RIGHTS, RightsApart};
 pub use roles::ROLES;
 pub use runners::{Admission, Runner, RunnerReport};
 pub use schedules::{Changed, SchedulePage};

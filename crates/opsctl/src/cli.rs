@@ -7,8 +7,8 @@ use clap_complete::Shell;
 
 use crate::screen::{Color, Output};
 use crate::{
-    artifacts, db, dev, exit, fleet, gates, jobs, load_test, logs, reference, retention, run,
-    schedules, smoke, webhooks,
+    artifacts, db, dev, doctor, exit, fleet, gates, jobs, keys, load_test, logs, reference,
+    retention, run, runners, schedules, smoke, webhooks,
 };
 
 /// The operator's command of ops-jobs: a development set-up, the database, the jobs.
@@ -82,11 +82,19 @@ pub(crate) enum Group {
     /// How long ended jobs are kept: show, set, apply; needs DATABASE_URL
     #[command(subcommand)]
     Retention(retention::Command),
+    /// Look at all that a stack stands on, from here: settings, reach, schema, clock, roles, certificates, leaks
+    Doctor(doctor::Doctor),
     /// Keep every runner from taking jobs, or let them again
     #[command(subcommand)]
     Fleet(fleet::Command),
-    /// The runners, their slots and when they were last seen
-    Runners,
+    /// The runners, their slots and when they were last seen; drain and forget single ones
+    Runners {
+        #[command(subcommand)]
+        command: Option<runners::Command>,
+    },
+    /// Make, list and revoke keys
+    #[command(subcommand)]
+    Keys(keys::Command),
     /// The control plane's version, flags, job types and limits
     Meta,
     /// Write the references that are made from the code
@@ -147,6 +155,19 @@ mod tests {
             "opsctl fleet show",
             "opsctl fleet pause --reason moving",
             "opsctl fleet resume",
+            "opsctl runners",
+            "opsctl runners list --output json",
+            "opsctl runners drain r1 --reason disk",
+            "opsctl runners undrain r1",
+            "opsctl runners forget r1",
+            "opsctl keys new",
+            "opsctl keys new --for runner-token",
+            "opsctl keys new --scope enqueue --name ci --expires-in-days 90",
+            "opsctl keys list",
+            "opsctl keys revoke key:ba7816bf",
+            "opsctl db rights",
+            "opsctl doctor --output json",
+            "opsctl doctor --canary --type canary --log a.log --log b.log",
             "opsctl verify --output json",
             "opsctl retention show",
             "opsctl retention set --status succeeded --status failed --type a --keep 7d",
@@ -176,6 +197,10 @@ mod tests {
             "opsctl logs",
             "opsctl logs summarize",
             "opsctl logs not-an-id",
+            "opsctl keys new --scope enqueue",
+            "opsctl keys new --scope all --name ci",
+            "opsctl runners drain",
+            "opsctl doctor --log a.log",
             "opsctl load-test --rounds 0",
             "opsctl smoke --patience 0",
             "opsctl retention set --keep 7d",

@@ -55,6 +55,8 @@ pub(crate) enum Command {
     },
     /// Make the roles ops_control_plane, ops_runner and ops_readonly, and set their rights
     Bootstrap,
+    /// Print every right of those roles, a line each, as the database says it
+    Rights,
 }
 
 /// What is done to the schema and the roles, on one connection.
@@ -63,6 +65,7 @@ enum Schema {
     Rollback { to: Option<i64>, yes: bool },
     Status,
     Bootstrap,
+    Rights,
 }
 
 pub(crate) async fn run(
@@ -81,6 +84,7 @@ pub(crate) async fn run(
         },
         Command::Status => Schema::Status,
         Command::Bootstrap => Schema::Bootstrap,
+        Command::Rights => Schema::Rights,
     };
     let store = open(settings.database_url()?.expose(), settings.pooler()?)?;
     let done = match command {
@@ -88,6 +92,7 @@ pub(crate) async fn run(
         Schema::Rollback { to, yes } => rollback(&store, to, yes, screen).await,
         Schema::Status => status(&store).await.map(|status| show(&status, screen)),
         Schema::Bootstrap => bootstrap(&store, screen).await,
+        Schema::Rights => rights(&store, screen).await,
     };
     store.close().await;
     done.map(|()| Exit::Ok)
@@ -202,6 +207,18 @@ async fn bootstrap(store: &Store, screen: &Screen) -> Result<(), Error> {
     screen.say(
         "the roles are there; grant them to the logins of the programs: grant ops_runner to LOGIN",
     );
+    Ok(())
+}
+
+async fn rights(store: &Store, screen: &Screen) -> Result<(), Error> {
+    let rights = store
+        .rights()
+        .await
+        .map_err(Error::database("read the rights"))?;
+    match screen.output() {
+        Output::Json => screen.json(&serde_json::json!({ "rights": rights })),
+        Output::Text => rights.iter().for_each(|right| screen.line(right)),
+    }
     Ok(())
 }
 

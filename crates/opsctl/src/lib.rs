@@ -8,6 +8,7 @@ mod client;
 mod completions;
 mod db;
 mod dev;
+mod doctor;
 mod drill;
 mod error;
 mod exit;
@@ -16,12 +17,14 @@ mod fleet;
 mod follow;
 mod gates;
 mod jobs;
+mod keys;
 mod load_test;
 mod logs;
 mod reference;
 mod restore;
 mod retention;
 mod run;
+mod runners;
 mod schedules;
 mod screen;
 mod settings;
@@ -90,8 +93,13 @@ async fn dispatch(group: Group, settings: &Settings, screen: &Screen) -> Result<
         Group::Smoke(command) => smoke::run(command, settings, screen).await,
         Group::LoadTest(command) => load_test::run(command, settings, screen).await,
         Group::Retention(command) => retention::run(command, settings, screen).await,
+        Group::Doctor(command) => doctor::run(command, settings, screen).await,
         Group::Fleet(command) => fleet::run(command, settings, screen).await,
-        Group::Runners => views::runners(settings, screen).await,
+        Group::Runners { command } => {
+            let command = command.unwrap_or(runners::Command::List);
+            runners::run(command, settings, screen).await
+        }
+        Group::Keys(command) => keys::run(command, settings, screen).await,
         Group::Meta => views::meta(settings, screen).await,
         Group::Reference(command) => reference::run(&command, screen),
         Group::Completions { shell } => completions::completions(shell, screen),

@@ -44,6 +44,12 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "`opsctl db backup`: a backup that is older is removed after a newer one was made and verified, but never the newest three",
     ),
     Setting::new(
+        "CANARY_SECRET",
+        Kind::Secret,
+        Fallback::Unset,
+        "`opsctl doctor --canary`: the secret that the job type's `env` has on a stack that is given",
+    ),
+    Setting::new(
         "NO_COLOR",
         Kind::Text,
         Fallback::Unset,
@@ -135,6 +141,13 @@ pub(crate) struct Backups {
     pub(crate) path: Option<OsString>,
 }
 
+/// The runner, as the control plane has it.
+#[derive(Clone, Debug)]
+pub(crate) struct Trigger {
+    pub(crate) url: Url,
+    pub(crate) token: Option<Secret>,
+}
+
 /// The surroundings that the private PostgreSQL and the state folder depend on.
 #[derive(Clone, Debug)]
 pub(crate) struct Surroundings {
@@ -177,6 +190,32 @@ impl Settings {
             own,
         ];
         Values::load(&tables, &["job_types"], self.sources.clone())
+    }
+
+    /// Where all three programs are told what they are told.
+    pub(crate) fn sources(&self) -> Sources {
+        self.sources.clone()
+    }
+
+    /// Whether any of these is set here.
+    pub(crate) fn has_any(&self, names: &[&str]) -> bool {
+        let values = self.values_with(GIVEN);
+        names.iter().any(|name| values.is_set(name))
+    }
+
+    /// Where triggers go, and what they bear, as far as they are set here.
+    pub(crate) fn trigger(&self) -> Result<Option<Trigger>, SettingsError> {
+        let mut values = self.values();
+        let url = values.optional_url("RUNNER_URL");
+        let token = values.optional_secret("RUNNER_TOKEN_OUTBOUND");
+        values.finish(url.map(|url| Trigger { url, token }))
+    }
+
+    /// What the jobs of a canary on a given stack print.
+    pub(crate) fn canary_secret(&self) -> Result<Option<Secret>, SettingsError> {
+        let mut values = self.values();
+        let secret = values.optional_secret("CANARY_SECRET");
+        values.finish(secret)
     }
 
     pub(crate) fn screen(&self, output: Output, color: Color) -> Result<Screen, SettingsError> {

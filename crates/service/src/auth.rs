@@ -1,9 +1,14 @@
 //! Who calls: a key in a header, compared in constant time, before anything else is answered.
 
+mod failures;
+mod kept;
+mod scope;
+
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{FromRequestParts, Request, State};
+use axum::extract::{ConnectInfo, FromRequestParts, Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, header};
 use axum::middleware::{Next, from_fn_with_state};
@@ -14,12 +19,20 @@ use subtle::ConstantTimeEq;
 use crate::edge;
 use crate::problem::Problem;
 use crate::secret::{KeyId, KeySet};
+use failures::{Failure, Failures};
+use kept::Kept;
+
+pub use failures::FailureCounts;
+pub use kept::{Found, Keeper, new_key};
+pub use scope::Scope;
 
 /// The one who calls, as a handler may ask for it on a guarded route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Caller {
     /// Which of the accepted keys was presented.
     pub key_id: KeyId,
+    /// What it opens.
+    pub scope: Scope,
 }
 
 impl<S: Send + Sync> FromRequestParts<S> for Caller {
@@ -32,16 +45,23 @@ impl<S: Send + Sync> FromRequestParts<S> for Caller {
     }
 }
 
+/// So many wrong keys may one address show a minute unless it is set otherwise.
+const WRONG_PER_MINUTE: u32 = 3000;
+
 /// Lets only those in who present an accepted key.
 #[derive(Debug, Clone)]
 pub struct Guard(Arc<Rule>);
 
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 struct Rule {
+    /// The keys of the settings; each opens everything.
     keys: KeySet,
+    /// Those that are kept elsewhere.
+    kept: Option<Kept>,
     header: HeaderName,
     bearer: Bearer,
     refusal: &'static str,
+    failures: Failures,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,23 +71,37 @@ enum Bearer {
 }
 
 impl Guard {
-    /// Accepts `X-Ops-Key`, or the same key as `Authorization: Bearer`.
+    /// Accepts `X-Ops-Key` with a key of the settings, and the usual number of wrong ones.
     pub fn ops_key(keys: KeySet) -> Self {
+        Self::ops_key_with(keys, None, WRONG_PER_MINUTE)
+    }
+
+    /// Accepts `X-Ops-Key`, or the same key as `Authorization: Bearer`; beside the keys of the settings also those that
+    /// `keeper` knows. One address may show so many wrong keys a minute.
+    pub fn ops_key_with(
+        keys: KeySet,
+        keeper: Option<Arc<dyn Keeper>>,
+        wrong_per_minute: u32,
+    ) -> Self {
         Self(Arc::new(Rule {
             keys,
+            kept: keeper.map(Kept),
             header: HeaderName::from_static("x-ops-key"),
             bearer: Bearer::Accepted,
             refusal: "Invalid or missing X-Ops-Key",
+            failures: Failures::new(wrong_per_minute),
         }))
     }
 
-    /// Accepts `X-Runner-Token`.
-    pub fn runner_token(keys: KeySet) -> Self {
+    /// Accepts `X-Runner-Token`. One address may show so many wrong ones a minute.
+    pub fn runner_token(keys: KeySet, wrong_per_minute: u32) -> Self {
         Self(Arc::new(Rule {
             keys,
+            kept: None,
             header: HeaderName::from_static("x-runner-token"),
             bearer: Bearer::Ignored,
             refusal: "Invalid or missing X-Runner-Token",
+            failures: Failures::new(wrong_per_minute),
         }))
     }
 
@@ -93,24 +127,59 @@ impl Guard {
         Router::new().nest(base, self.protect(router)).merge(bare)
     }
 
-    fn caller(&self, headers: &HeaderMap) -> Option<Caller> {
+    /// How many requests were refused for want of a key.
+    pub fn failures(&self) -> FailureCounts {
+        self.0.failures.counts()
+    }
+
+    async fn admit(&self, headers: &HeaderMap, peer: Option<IpAddr>) -> Result<Caller, Problem> {
+        let rule = &*self.0;
+        let presented = self.presented(headers);
+        if let Some(key_id) = rule.keys.accepts(presented.unwrap_or_default()) {
+            let scope = Scope::Admin;
+            return Ok(Caller { key_id, scope });
+        }
+        let Some(presented) = presented else {
+            rule.failures.note(peer, Failure::Missing);
+            return Err(Problem::unauthorized(rule.refusal));
+        };
+        let kept = rule.kept.as_ref().zip(kept::digest_of(presented));
+        let is_known = kept
+            .as_ref()
+            .is_some_and(|(kept, key)| kept.0.remembers(key));
+        if !is_known && let Some(wait) = rule.failures.wait_of(peer) {
+            rule.failures.note_limited(peer);
+            let why = "Too many wrong keys came from this address; try again later.";
+            return Err(Problem::too_many_requests(why, wait));
+        }
+        if let Some((kept, digest)) = kept
+            && let Some(caller) = kept.0.find(digest).await?
+        {
+            return Ok(caller);
+        }
+        rule.failures.note(peer, Failure::Wrong);
+        Err(Problem::unauthorized(rule.refusal))
+    }
+
+    /// The key of a request; `None` where there is none. What is doubled or contradicts itself is no key of anybody.
+    fn presented<'headers>(&self, headers: &'headers HeaderMap) -> Option<&'headers str> {
         let header = single(headers, &self.0.header);
         let bearer = match self.0.bearer {
             Bearer::Accepted => bearer(headers),
             Bearer::Ignored => Presented::Nothing,
         };
-        let key = match (header, bearer) {
+        match (header, bearer) {
+            (Presented::Nothing, Presented::Nothing) => None,
             (Presented::Key(key), Presented::Nothing)
-            | (Presented::Nothing, Presented::Key(key)) => key,
+            | (Presented::Nothing, Presented::Key(key)) => Some(key),
             (Presented::Key(key), Presented::Key(same))
                 if bool::from(key.as_bytes().ct_eq(same.as_bytes())) =>
             {
-                key
+                Some(key)
             }
-            // Nothing goes the same way as something wrong, and takes as long.
-            _ => "",
-        };
-        self.0.keys.accepts(key).map(|key_id| Caller { key_id })
+            // It goes the same way as something wrong, and takes as long.
+            _ => Some(""),
+        }
     }
 }
 
@@ -144,12 +213,14 @@ fn bearer(headers: &HeaderMap) -> Presented<'_> {
 }
 
 async fn check(State(guard): State<Guard>, mut request: Request, next: Next) -> Response {
-    match guard.caller(request.headers()) {
-        Some(caller) => {
+    let peer = request.extensions().get::<ConnectInfo<SocketAddr>>();
+    let peer = peer.map(|ConnectInfo(address)| address.ip());
+    match guard.admit(request.headers(), peer).await {
+        Ok(caller) => {
             request.extensions_mut().insert(caller);
             next.run(request).await
         }
-        None => Problem::unauthorized(guard.0.refusal).into_response(),
+        Err(problem) => problem.into_response(),
     }
 }
 
@@ -161,22 +232,52 @@ mod tests {
     use tower::ServiceExt;
 
     use super::*;
-    use crate::secret::Secret;
+    use crate::secret::{KeyDigest, Secret};
 
     fn guard() -> Guard {
-        Guard::ops_key(KeySet::new(&[Secret::new("one"), Secret::new("two")]))
+        Guard::ops_key_with(
+            KeySet::new(&[Secret::new("one"), Secret::new("two")]),
+            Some(Arc::new(OneKey)),
+            60,
+        )
     }
 
-    fn accepts(pairs: &[(&'static str, &'static str)]) -> bool {
+    /// Knows the one key of all zeroes.
+    struct OneKey;
+
+    impl Keeper for OneKey {
+        fn remembers(&self, _: &KeyDigest) -> bool {
+            false
+        }
+
+        fn find(&self, digest: KeyDigest) -> Found<'_> {
+            let known = KeyDigest::of(&kept_key());
+            let found = (digest == known).then(|| Caller {
+                key_id: digest.id(),
+                scope: Scope::Enqueue,
+            });
+            Box::pin(async move { Ok(found) })
+        }
+    }
+
+    fn kept_key() -> String {
+        format!("opsd_{}", "0".repeat(64))
+    }
+
+    async fn admitted(pairs: &[(&'static str, &str)]) -> Option<Caller> {
         let mut headers = HeaderMap::new();
         for (name, value) in pairs {
             headers.append(*name, value.parse().expect("a header value"));
         }
-        guard().caller(&headers).is_some()
+        guard().admit(&headers, None).await.ok()
     }
 
-    #[test]
-    fn one_accepted_key_opens_however_it_is_presented() {
+    async fn accepts(pairs: &[(&'static str, &'static str)]) -> bool {
+        admitted(pairs).await.is_some()
+    }
+
+    #[tokio::test]
+    async fn one_accepted_key_opens_however_it_is_presented() {
         for pairs in [
             [("x-ops-key", "one")].as_slice(),
             &[("x-ops-key", "two")],
@@ -185,12 +286,12 @@ mod tests {
             &[("x-ops-key", "one"), ("authorization", "Bearer one")],
             &[("x-ops-key", "one"), ("authorization", "Basic dXNlcg==")],
         ] {
-            assert!(accepts(pairs), "{pairs:?}");
+            assert!(accepts(pairs).await, "{pairs:?}");
         }
     }
 
-    #[test]
-    fn whatever_is_wrong_doubled_or_contradictory_does_not() {
+    #[tokio::test]
+    async fn whatever_is_wrong_doubled_or_contradictory_does_not() {
         for pairs in [
             [].as_slice(),
             &[("x-ops-key", "")],
@@ -206,17 +307,49 @@ mod tests {
             &[("x-runner-token", "one")],
             &[("x-ops-key", "\u{e9}")],
         ] {
-            assert!(!accepts(pairs), "{pairs:?}");
+            assert!(!accepts(pairs).await, "{pairs:?}");
         }
     }
 
-    #[test]
-    fn a_guard_without_keys_lets_nobody_in() {
-        let guard = Guard::runner_token(KeySet::default());
+    #[tokio::test]
+    async fn a_guard_without_keys_lets_nobody_in() {
+        let guard = Guard::runner_token(KeySet::default(), 60);
         let mut headers = HeaderMap::new();
-        assert!(guard.caller(&headers).is_none());
+        assert!(guard.admit(&headers, None).await.is_err());
         headers.insert("x-runner-token", "".parse().expect("a header value"));
-        assert!(guard.caller(&headers).is_none());
+        assert!(guard.admit(&headers, None).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_key_that_is_kept_elsewhere_opens_with_its_own_scope() {
+        let key = kept_key();
+        let caller = admitted(&[("x-ops-key", &key)]).await.expect("known");
+        assert_eq!(caller.scope, Scope::Enqueue);
+        let of_settings = admitted(&[("x-ops-key", "one")]).await.expect("known");
+        assert_eq!(of_settings.scope, Scope::Admin);
+        let other = key.replace("opsd_0", "opsd_1");
+        assert_eq!(admitted(&[("x-ops-key", &other)]).await, None);
+    }
+
+    #[tokio::test]
+    async fn too_many_wrong_keys_from_one_address_are_429_and_right_ones_still_open() {
+        let guard = guard();
+        let show = async |key: &str, peer: [u8; 4]| {
+            let mut headers = HeaderMap::new();
+            headers.insert("x-ops-key", key.parse().expect("a header value"));
+            let admitted = guard.admit(&headers, Some(IpAddr::from(peer))).await;
+            admitted.map_or_else(|problem| problem.status().as_u16(), |_| 200)
+        };
+        let mut statuses = Vec::new();
+        for _ in 0..70 {
+            statuses.push(show("wrong", [10, 0, 0, 1]).await);
+        }
+        assert_eq!(statuses[..60], [401; 60]);
+        assert_eq!(statuses[65..], [429; 5]);
+        assert_eq!(show("one", [10, 0, 0, 1]).await, 200);
+        assert_eq!(show("wrong", [10, 0, 0, 2]).await, 401);
+        assert_eq!(guard.failures().wrong, 71);
+        assert!(guard.failures().limited >= 5);
     }
 
     async fn status(method: Method, path: &str, key: Option<&str>) -> u16 {

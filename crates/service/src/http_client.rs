@@ -40,6 +40,18 @@ pub fn guarded(
         .build()
 }
 
+/// The same as [`client`], with the certificate that was shown beside each answer.
+///
+/// # Errors
+///
+/// As [`client`].
+pub fn client_that_tells_of_tls(
+    timeout: Duration,
+    user_agent: &str,
+) -> Result<reqwest::Client, reqwest::Error> {
+    builder(timeout, user_agent).tls_info(true).build()
+}
+
 #[expect(
     clippy::disallowed_methods,
     reason = "this is the one place where clients are made"

@@ -22,7 +22,7 @@ mod crypto;
 mod secret;
 mod stop;
 
-pub use auth::{Caller, Guard};
+pub use auth::{Caller, FailureCounts, Guard, Keeper, Scope};
 pub use cors::Cors;
 pub use crypto::install_crypto;
 pub use egress::{Egress, Forbidden};
@@ -33,7 +33,7 @@ pub use flags::{Flag, Flags};
 pub use health::Readiness;
 pub use limits::Concurrency;
 pub use problem::{FieldError, Problem};
-pub use secret::{KeyId, KeySet, Secret};
+pub use secret::{KeyDigest, KeyId, KeySet, Secret};
 pub use serve::{ConnectionLimits, Listener, ServeError, TlsFiles, serve};
 pub use settings::{
     AppEnv, ArtifactStore, Bucket, Environment, Pooler, SettingsError, SharedSettings, Sources,

@@ -60,8 +60,9 @@ pub struct KeySet {
     digests: Vec<KeyDigest>,
 }
 
-#[derive(Clone, Copy)]
-struct KeyDigest([u8; 32]);
+/// The SHA-256 of a key, which is all that is ever kept of it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct KeyDigest([u8; 32]);
 
 impl fmt::Debug for KeyDigest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -70,11 +71,18 @@ impl fmt::Debug for KeyDigest {
 }
 
 impl KeyDigest {
-    fn of(text: &str) -> Self {
+    /// The digest of a key.
+    pub fn of(text: &str) -> Self {
         Self(Sha256::digest(text.as_bytes()).into())
     }
 
-    fn id(&self) -> KeyId {
+    /// Its bytes.
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
+    /// What the key is named by.
+    pub fn id(&self) -> KeyId {
         KeyId([self.0[0], self.0[1], self.0[2], self.0[3]])
     }
 }

@@ -11,7 +11,7 @@ use axum::response::{IntoResponse, Response};
 use jobs::{Name, NewJob, Status, StoreError};
 use serde_json::{Map, Value};
 use service::trace::Caused;
-use service::{FieldError, Fields, Flag, Parse, Problem, read};
+use service::{Caller, FieldError, Fields, Flag, Parse, Problem, read};
 use uuid::Uuid;
 
 use crate::app::App;
@@ -62,6 +62,7 @@ impl Parse for RunRequest {
 
 pub(crate) async fn run(
     State(app): State<Arc<App>>,
+    caller: Caller,
     headers: HeaderMap,
     caused: Caused,
     service::Json(request): service::Json<RunRequest>,
@@ -69,7 +70,7 @@ pub(crate) async fn run(
     refuse_unless_taking(&app)?;
     let what = match request {
         RunRequest::Queued(id) => queued(&app, id).await?,
-        RunRequest::New(name, payload) => new(&app, &headers, caused, name, payload)?,
+        RunRequest::New(name, payload) => new(&app, caller, &headers, caused, name, payload)?,
     };
     let slot = slot(&app).await?;
     let told = dispatcher::take(&app, slot, what);
@@ -117,6 +118,7 @@ async fn queued(app: &App, id: Uuid) -> Result<Take, Problem> {
 
 fn new(
     app: &App,
+    caller: Caller,
     headers: &HeaderMap,
     caused: Caused,
     name: Name,
@@ -126,7 +128,7 @@ fn new(
     let mut job = NewJob::new(name, payload);
     job.idempotency_key = idempotency_key(headers)?;
     bear(&mut job, caused);
-    Ok(Take::New(Box::new(job)))
+    Ok(Take::New(Box::new(job), caller.key_id))
 }
 
 /// The job's attempts are children of the request that asks for it.

@@ -56,6 +56,7 @@ impl Parse for Task {
 
 pub(super) async fn sync_run(
     State(app): State<Arc<App>>,
+    service::Caller { key_id, .. }: service::Caller,
     headers: HeaderMap,
     caused: Caused,
     request: Request,
@@ -77,7 +78,7 @@ pub(super) async fn sync_run(
     let inputs = uploaded.inputs();
     let mut caller = Caller {
         app: Arc::clone(&app),
-        claim: dispatcher::take(&app, slot, Take::Sync(Box::new(new), inputs)),
+        claim: dispatcher::take(&app, slot, Take::Sync(Box::new(new), inputs, key_id)),
         job_id: None,
         is_served: false,
     };

@@ -1,6 +1,9 @@
 //! The shapes of the runner's answers.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
+use service::Flag;
 
 use crate::app::App;
 
@@ -21,6 +24,7 @@ pub(crate) struct MetaView {
     runner_id: String,
     version: &'static str,
     draining: bool,
+    flags: BTreeMap<&'static str, bool>,
     job_types: Vec<JobTypeView>,
     slots: SlotsView,
     limits: LimitsView,
@@ -64,6 +68,9 @@ impl MetaView {
             runner_id: app.identity.id.clone(),
             version: env!("CARGO_PKG_VERSION"),
             draining: app.stop.is_requested(),
+            flags: Flag::all()
+                .map(|flag| (flag.name(), app.flags.is_on(flag)))
+                .collect(),
             job_types: job_types.collect(),
             slots: SlotsView {
                 total: app.slots.total(),

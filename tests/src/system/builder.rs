@@ -22,6 +22,7 @@ pub struct Builder {
     control_planes: usize,
     runners: usize,
     database_url: Option<String>,
+    unmasked: bool,
 }
 
 impl Builder {
@@ -35,6 +36,7 @@ impl Builder {
             control_planes: 1,
             runners: 1,
             database_url: None,
+            unmasked: false,
         }
     }
 
@@ -95,6 +97,12 @@ impl Builder {
         self
     }
 
+    /// Runners that mask no secret: to prove that one would be found.
+    pub fn unmasked(mut self) -> Self {
+        self.unmasked = true;
+        self
+    }
+
     /// Starts everything.
     pub async fn start(self) -> System {
         let database = Database::migrated().await;
@@ -115,7 +123,7 @@ impl Builder {
         for number in 1..=self.runners {
             let mut own = environment.clone();
             own.push(("RUNNER_ID".to_owned(), format!("runner-{number}")));
-            runners.push(start_runner(own, folder.path(), (self.handlers)()).await);
+            runners.push(start_runner(own, folder.path(), (self.handlers)(), self.unmasked).await);
         }
         if let Some(first) = runners.first() {
             environment.insert(0, ("RUNNER_URL".to_owned(), first.url().to_owned()));
@@ -177,6 +185,7 @@ async fn start_runner(
     environment: Vec<(String, String)>,
     folder: &Path,
     handlers: Handlers,
+    unmasked: bool,
 ) -> RunningRunner {
     let sources = Sources {
         config: Some(folder.join("runner.toml")),
@@ -186,6 +195,9 @@ async fn start_runner(
         runner::Config::load(sources).unwrap_or_else(|error| panic!("runner: {error}"));
     // A test program cannot serve as the shim of its commands; the runner's own can.
     config.set_shim_program(crate::program::built("runner"));
+    if unmasked {
+        config.leave_secrets_unmasked();
+    }
     runner::start(config, handlers).await.expect("a runner")
 }
 

@@ -44,7 +44,12 @@ async fn call(client: Client, stop: Arc<AtomicBool>, worker: usize) -> Seen {
     seen
 }
 
-async fn replaced(old: Program, start: Start, balancer: &Balancer, place: usize) -> Program {
+pub(crate) async fn replaced(
+    old: Program,
+    start: Start,
+    balancer: &Balancer,
+    place: usize,
+) -> Program {
     old.terminate();
     let mut old = old;
     assert_eq!(old.exit_code().await, 0, "{}", old.stdout());
@@ -52,7 +57,11 @@ async fn replaced(old: Program, start: Start, balancer: &Balancer, place: usize)
     program
 }
 
-async fn seated(start: Start, balancer: &Balancer, place: usize) -> (Program, SocketAddr) {
+pub(crate) async fn seated(
+    start: Start,
+    balancer: &Balancer,
+    place: usize,
+) -> (Program, SocketAddr) {
     let mut program = start.start();
     let address = program.address().await;
     balancer.seat(place, address);

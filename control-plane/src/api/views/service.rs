@@ -22,8 +22,19 @@ pub(crate) struct RunnerView {
     slots_used: i32,
     /// How many jobs it runs at once at most.
     slots_total: i32,
-    /// Whether it takes no more because it is shutting down.
+    /// Whether it takes no more: it is shutting down, or was drained.
     draining: bool,
+    /// Since when it is drained, which lasts over restarts until it is undrained; null: it is not.
+    #[serde(with = "time::serde::rfc3339::option")]
+    drain_requested_at: Option<OffsetDateTime>,
+    /// Who drained it.
+    drain_requested_by: Option<String>,
+    /// Why, where that was said.
+    drain_reason: Option<String>,
+    /// How it speaks with the database; null where its release does not say.
+    protocol: Option<i32>,
+    /// Whether the database serves that protocol; else it is given no job.
+    fits: bool,
     /// When it started.
     #[serde(with = "time::serde::rfc3339")]
     started_at: OffsetDateTime,
@@ -41,6 +52,11 @@ impl From<Runner> for RunnerView {
             slots_used: runner.slots_used,
             slots_total: runner.slots_total,
             draining: runner.draining,
+            drain_requested_at: runner.drain_requested_at,
+            drain_requested_by: runner.drain_requested_by,
+            drain_reason: runner.drain_reason,
+            protocol: runner.protocol,
+            fits: runner.fits,
             started_at: runner.started_at,
             last_seen_at: runner.last_seen_at,
         }
@@ -55,6 +71,16 @@ pub(crate) struct RunnersView {
     pub(crate) runners: Vec<RunnerView>,
     /// Why none of them takes a job; null while they do.
     pub(crate) pause: Option<PauseView>,
+}
+
+/// A runner that was forgotten.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Forgotten)]
+pub(crate) struct ForgottenView {
+    /// The runner.
+    pub(crate) id: String,
+    /// Jobs of lost runners that were taken back with it.
+    pub(crate) taken_back: u64,
 }
 
 /// Why a job is where it is.
@@ -128,19 +154,21 @@ pub(crate) struct FleetView {
     pub(crate) paused_by: Option<String>,
     /// Why, where that was said.
     pub(crate) reason: Option<String>,
-    /// The newest pauses and resumptions, at most 50, the newest first.
+    /// The newest changes, of the fleet and of its runners, at most 50, the newest first.
     pub(crate) changes: Vec<FleetChangeView>,
 }
 
-/// A pause or a resumption of the fleet.
+/// A change of the fleet, or of one of its runners.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = FleetChange)]
 pub(crate) struct FleetChangeView {
     /// When.
     #[serde(with = "time::serde::rfc3339")]
     at: OffsetDateTime,
-    /// `paused` or `resumed`.
+    /// `paused` or `resumed`; of one runner `drained`, `undrained` or `forgotten`.
     change: String,
+    /// The runner, where it is about one.
+    runner_id: Option<String>,
     /// Who.
     actor: String,
     /// Why, where that was said.
@@ -152,6 +180,7 @@ impl From<FleetChange> for FleetChangeView {
         Self {
             at: change.at,
             change: change.change,
+            runner_id: change.runner_id,
             actor: change.actor,
             reason: change.reason,
         }

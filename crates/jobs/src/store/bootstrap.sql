@@ -125,3 +125,18 @@ to ops_control_plane;
 grant select on ops_retention, ops_removals, ops_backups, ops_drills to ops_control_plane, ops_runner, ops_readonly;
 revoke execute on function ops_apply_retention(text, int), ops_after_restore(text) from public;
 grant execute on function ops_apply_retention(text, int) to ops_control_plane, ops_runner;
+-- Keys: the control plane looks them up by their digest, keeps new ones, revokes them and notes their use; a runner has
+-- nothing to do with them, and whoever only looks sees all but the digests.
+revoke all on ops_api_keys from ops_control_plane, ops_runner, ops_readonly;
+grant select, insert (name, digest, scope, expires_at), update (revoked_at, revoked_by, last_used_at) on ops_api_keys
+  to ops_control_plane;
+grant select (id, name, scope, created_at, created_by, expires_at, revoked_at, revoked_by, last_used_at) on ops_api_keys
+  to ops_readonly;
+
+-- Runners: drained, undrained and forgotten through the functions only.
+revoke execute on function
+  ops_drain_runner(text, text), ops_undrain_runner(text, text), ops_forget_runner(text, text)
+from public;
+grant execute on function
+  ops_drain_runner(text, text), ops_undrain_runner(text, text), ops_forget_runner(text, text)
+to ops_control_plane;

@@ -84,7 +84,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::NotFound`], [`StoreError::WrongType`], [`StoreError::WrongStatus`], [`StoreError::NotDue`],
-    /// [`StoreError::RunsAlone`], [`StoreError::FleetPaused`] or [`StoreError::ConcurrencyReached`]; the row is then unchanged.
+    /// [`StoreError::RunsAlone`], [`StoreError::FleetPaused`], [`StoreError::RunnerClosed`] or [`StoreError::ConcurrencyReached`]; the row is then unchanged.
     pub async fn claim_by_id(
         &self,
         request: ClaimRequest<'_>,
@@ -167,6 +167,14 @@ impl Store {
             return Ok(StoreError::FleetPaused {
                 job_id: Some(id),
                 pause: Box::new(pause),
+            });
+        }
+        if status == Status::Queued
+            && let Some(closed) = self.closed_to(request.runner).await?
+        {
+            return Ok(StoreError::RunnerClosed {
+                job_id: Some(id),
+                closed: Box::new(closed),
             });
         }
         Ok(match status {

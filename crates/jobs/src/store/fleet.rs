@@ -48,8 +48,10 @@ pub struct FleetChange {
     /// When.
     #[serde(with = "time::serde::rfc3339")]
     pub at: OffsetDateTime,
-    /// `paused` or `resumed`.
+    /// `paused` or `resumed`; of one runner `drained`, `undrained` or `forgotten`.
     pub change: String,
+    /// The runner, where it is about one.
+    pub runner_id: Option<String>,
     /// Who.
     pub actor: String,
     /// Why, where that was said.
@@ -92,7 +94,7 @@ impl Store {
     async fn fleet_changes_once(&self) -> Result<Vec<FleetChange>, StoreError> {
         let changes = sqlx::query_as!(
             FleetChange,
-            "select c.seq, c.at, c.change, c.actor, c.reason from ops_fleet_changes c order by c.seq desc limit $1",
+            "select c.seq, c.at, c.change, c.runner_id, c.actor, c.reason from ops_fleet_changes c order by c.seq desc limit $1",
             CHANGES,
         );
         Ok(changes.fetch_all(&self.pool).await?)

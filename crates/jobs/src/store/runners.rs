@@ -8,6 +8,7 @@ use serde_json::json;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use super::drains::RUNNER_PROTOCOL;
 use super::persist::Again;
 use super::{Store, seconds};
 use crate::error::StoreError;
@@ -47,8 +48,19 @@ pub struct Runner {
     pub slots_total: i32,
     /// Jobs at work when last seen.
     pub slots_used: i32,
-    /// Whether it is shutting down.
+    /// Whether it takes no more: it is shutting down, or was drained.
     pub draining: bool,
+    /// Since when it is drained.
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub drain_requested_at: Option<OffsetDateTime>,
+    /// By whom.
+    pub drain_requested_by: Option<String>,
+    /// Why, where that was said.
+    pub drain_reason: Option<String>,
+    /// How it speaks with the database; `None` where its release does not say.
+    pub protocol: Option<i32>,
+    /// Whether the database serves that.
+    pub fits: bool,
     /// When it started.
     #[serde(with = "time::serde::rfc3339")]
     pub started_at: OffsetDateTime,
@@ -126,17 +138,19 @@ impl Store {
             .collect();
         let written = sqlx::query!(
             r#"
-            insert into ops_runners as r (id, boot_id, version, job_types, slots_total, slots_used, draining, poll_seconds, type_limits)
-            values ($1, $2, $3, $4, $5, $6, $7, $10, $11)
+            insert into ops_runners as r (id, boot_id, version, job_types, slots_total, slots_used, draining, poll_seconds, type_limits, protocol)
+            values ($1, $2, $3, $4, $5, $6, $7, $10, $11, $12)
             on conflict (id) do update
             set boot_id = excluded.boot_id,
               version = excluded.version,
               job_types = excluded.job_types,
               slots_total = excluded.slots_total,
               slots_used = excluded.slots_used,
-              draining = excluded.draining,
+              -- Drained, it stays so, over restarts too; the row says it as the runner would.
+              draining = excluded.draining or r.drain_requested_at is not null,
               poll_seconds = excluded.poll_seconds,
               type_limits = excluded.type_limits,
+              protocol = excluded.protocol,
               started_at = case when r.boot_id = excluded.boot_id then r.started_at else clock_timestamp() end,
               last_seen_at = clock_timestamp()
             where r.boot_id = excluded.boot_id
@@ -154,19 +168,27 @@ impl Store {
             silence.map(seconds),
             report.poll.map_or(0.0, seconds),
             json!(limits),
+            RUNNER_PROTOCOL,
         )
         .execute(&self.pool)
         .await?;
         Ok(written.rows_affected() == 1)
     }
 
-    /// Takes the runner's row away, as its last act.
+    /// Takes the runner's row away, as its last act; where it is drained the row stays, for its next start.
     ///
     /// # Errors
     /// When the database does not answer.
     pub async fn sign_off(&self, runner: &RunnerIdentity) -> Result<(), StoreError> {
         sqlx::query!(
-            "delete from ops_runners where id = $1 and boot_id = $2",
+            r#"
+            with gone as (
+              delete from ops_runners where id = $1 and boot_id = $2 and drain_requested_at is null
+            )
+            update ops_runners
+            set slots_used = 0
+            where id = $1 and boot_id = $2 and drain_requested_at is not null
+            "#,
             runner.id,
             runner.boot_id
         )
@@ -184,10 +206,13 @@ impl Store {
             Runner,
             r#"
             select
-              id, version, job_types, slots_total, slots_used, draining, started_at, last_seen_at,
-              extract(epoch from clock_timestamp() - last_seen_at)::float8 as "silent_seconds!"
-            from ops_runners
-            order by last_seen_at desc, id
+              r.id, r.version, r.job_types, r.slots_total, r.slots_used, r.draining,
+              r.drain_requested_at, r.drain_requested_by, r.drain_reason, r.protocol,
+              coalesce(r.protocol, 1) between f.protocol_min and f.protocol_max as "fits!",
+              r.started_at, r.last_seen_at,
+              extract(epoch from clock_timestamp() - r.last_seen_at)::float8 as "silent_seconds!"
+            from ops_runners r, ops_fleet f
+            order by r.last_seen_at desc, r.id
             limit 1000
             "#
         )

@@ -6,6 +6,7 @@ use std::time::Instant;
 use uuid::Uuid;
 
 use super::claim::ClaimRequest;
+use super::drains::RUNNER_PROTOCOL;
 use super::take::{ClaimedRow, leased};
 use super::{Store, seconds};
 use crate::error::StoreError;
@@ -52,7 +53,7 @@ impl Store {
     ) -> Result<Vec<LeasedJob>, StoreError> {
         let sent = Instant::now();
         // Slots before jobs, so that a full type locks no job; and no slot is locked while nothing is due,
-        // or while the fleet is paused: without a slot nothing is taken.
+        // while the fleet is paused or this runner is given nothing: without a slot nothing is taken.
         let rows = sqlx::query_as!(
             ClaimedRow,
             r#"
@@ -63,7 +64,10 @@ impl Store {
               select s.slot_no
               from ops_slots s
               where s.job_type = $3
-                and not exists (select from ops_fleet f where f.paused_at is not null)
+                and not exists (
+                  select from ops_fleet f where f.paused_at is not null or $13 not between f.protocol_min and f.protocol_max
+                )
+                and not exists (select from ops_runners r where r.id = $1 and r.drain_requested_at is not null)
                 and s.slot_no <= $10
                 and s.job_id is null
                 and exists (
@@ -164,6 +168,7 @@ impl Store {
             concurrency,
             request.at_work == 0,
             request.stages,
+            RUNNER_PROTOCOL,
         )
         .fetch_all(&self.pool)
         .await?;

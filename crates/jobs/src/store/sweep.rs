@@ -86,7 +86,7 @@ impl Store {
     pub async fn sweep(&self, actor: &str) -> Result<Swept, StoreError> {
         let mut swept = self.recover(actor).await?;
         swept.forgotten = sqlx::query!(
-            "delete from ops_runners where last_seen_at < clock_timestamp() - interval '1 day'"
+            "delete from ops_runners where last_seen_at < clock_timestamp() - interval '1 day' and drain_requested_at is null"
         )
         .execute(&self.pool)
         .await?

@@ -8,6 +8,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::claim::ClaimRequest;
+use super::drains::RUNNER_PROTOCOL;
 use super::{Store, seconds};
 use crate::error::StoreError;
 use crate::lease::{Lease, LeasedJob, TypeTerms};
@@ -92,15 +93,17 @@ pub(super) async fn take(
           select t.*
           from unnest($3::text[], $4::int[], $5::int[], $9::text[]) as t (job_type, max_attempts, timeout_seconds, on_lost)
         ),
-        -- One row; read once, and by no job.
-        paused as materialized (
-          select from ops_fleet f where f.paused_at is not null
+        -- One row of each; read once, and by no job.
+        closed as materialized (
+          select from ops_fleet f where f.paused_at is not null or $12 not between f.protocol_min and f.protocol_max
+          union all
+          select from ops_runners r where r.id = $1 and r.drain_requested_at is not null
         ),
         head as materialized (
           select j.id, j.lost_count > 0 as alone, j.run_at < now() - interval '10 seconds' as overdue
           from ops_jobs j
           where $6::uuid is null
-            and not exists (select from paused)
+            and not exists (select from closed)
             and j.status = 'queued'
             and j.claim_order is not null
             and j.run_at <= now()
@@ -115,7 +118,7 @@ pub(super) async fn take(
           select j.id
           from ops_jobs j
           where $6::uuid is null
-            and not exists (select from paused)
+            and not exists (select from closed)
             and j.status = 'queued'
             and j.claim_order is not null
             and j.run_at <= now()
@@ -132,7 +135,7 @@ pub(super) async fn take(
           select j.id
           from ops_jobs j
           where j.id = $6
-            and not exists (select from paused)
+            and not exists (select from closed)
             and j.status = 'queued'
             and j.run_at <= now()
             and coalesce(j.stage_type, j.job_type) = any($3)
@@ -177,6 +180,7 @@ pub(super) async fn take(
         &on_lost,
         request.at_work == 0,
         request.stages,
+        RUNNER_PROTOCOL,
     )
     .fetch_all(connection)
     .await?;

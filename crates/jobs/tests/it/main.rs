@@ -6,11 +6,13 @@
 )]
 
 mod alone;
+mod api_keys;
 mod away;
 mod bouncer;
 mod claims;
 mod counts;
 mod database;
+mod drains;
 mod files;
 mod fleet;
 mod gates;
@@ -24,6 +26,7 @@ mod releases;
 mod replay;
 mod restored;
 mod retention;
+mod rights;
 mod schedules;
 mod schema;
 mod seals;

@@ -207,6 +207,13 @@ impl Start<'_> {
     }
 }
 
+/// Makes the runner's settings file with one job type more, for a stack that goes with a proof.
+pub(super) fn with_job_type(folder: &Path, name: &str, table: &str) -> Result<(), Error> {
+    let path = folder.join(RUNNER_FILE);
+    let allowed = RUNNER_TOML.replacen("\"smoke\"]", &format!("\"smoke\", \"{name}\"]"), 1);
+    fs::write(&path, allowed + table).map_err(Error::io("write", &path))
+}
+
 /// The runner's settings file, made at the first start and the user's own from then on.
 fn runner_file(folder: &Path) -> Result<PathBuf, Error> {
     let path = folder.join(RUNNER_FILE);

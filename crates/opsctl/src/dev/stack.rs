@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use super::database::Database;
 use super::keys::Keys;
 use super::log_file;
-use super::services::{Ports, Services, Start};
+use super::services::{self, Ports, Services, Start};
+use service::Secret;
+
 use crate::error::Error;
 use crate::screen::Screen;
 use crate::settings::{Access, Settings};
@@ -31,10 +33,38 @@ pub(crate) struct Stack {
 impl Stack {
     /// Starts everything; what was started before something failed is stopped again.
     pub(crate) async fn start(settings: &Settings, screen: &Screen) -> Result<Self, Error> {
+        Self::start_with(settings, screen, None).await
+    }
+
+    /// The same, with a private database whatever is set, and with the job type of `opsctl doctor --canary`.
+    pub(crate) async fn start_with_canary(
+        settings: &Settings,
+        screen: &Screen,
+        secret: &Secret,
+    ) -> Result<Self, Error> {
+        Self::start_with(settings, screen, Some(secret)).await
+    }
+
+    async fn start_with(
+        settings: &Settings,
+        screen: &Screen,
+        canary: Option<&Secret>,
+    ) -> Result<Self, Error> {
         let surroundings = settings.surroundings()?;
-        let given = settings.optional_database_url()?;
+        let given = match canary {
+            None => settings.optional_database_url()?,
+            Some(_) => None,
+        };
         let database = Database::open(None, given, &surroundings, screen).await?;
-        match serve(&database, settings, screen).await {
+        let added = canary.map_or(Ok(()), |secret| {
+            let table = crate::doctor::canary_type(secret);
+            services::with_job_type(&database.folder(), "canary", &table)
+        });
+        let served = match added {
+            Ok(()) => serve(&database, settings, screen).await,
+            Err(error) => Err(error),
+        };
+        match served {
             Ok((services, keys, log)) => Ok(Self {
                 database,
                 services,
@@ -51,6 +81,15 @@ impl Stack {
 
     pub(crate) fn access(&self) -> Access {
         self.services.access(&self.keys)
+    }
+
+    pub(crate) fn database_url(&self) -> &Secret {
+        self.database.url()
+    }
+
+    /// All that the services have logged.
+    pub(crate) fn whole_log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
     }
 
     /// The last warnings and errors that the services logged; they are gone with the stack.

@@ -76,6 +76,8 @@ pub struct SharedSettings {
     pub traces: TraceSettings,
     /// Which features are on.
     pub flags: Flags,
+    /// Wrong keys that one address may show a minute.
+    pub auth_failures_per_minute: u32,
     /// Lines to log once the program has started.
     pub warnings: Vec<String>,
 }
@@ -128,6 +130,12 @@ impl SharedSettings {
         TraceSettings::SETTINGS[0],
         TraceSettings::SETTINGS[1],
         TraceSettings::SETTINGS[2],
+        Setting::new(
+            "AUTH_FAILURES_PER_MINUTE",
+            Kind::Integer(1, 1_000_000),
+            Fallback::Is("3000"),
+            "wrong keys that one address may show a minute; over it, 429. Right ones are always let in",
+        ),
         ArtifactStore::SETTINGS[0],
         ArtifactStore::SETTINGS[1],
         ArtifactStore::SETTINGS[2],
@@ -154,6 +162,7 @@ impl SharedSettings {
             log: LogSettings::read(values),
             traces: TraceSettings::read(values),
             flags: Flags::read(values),
+            auth_failures_per_minute: values.integer("AUTH_FAILURES_PER_MINUTE"),
             warnings: values.warnings().to_vec(),
         }
     }
