@@ -3,7 +3,6 @@
 mod api_keys;
 mod backups;
 mod claim;
-mod claim;
 mod counts;
 mod databases;
 mod deliveries;
@@ -51,7 +50,6 @@ mod why;
 
 pub use api_keys::{ApiKey, NewApiKey};
 pub use backups::{BackupRecord, DrillRecord, RestoredCopy, after_restore};
-pub use claim::ClaimRequest;
 pub use claim::ClaimRequest;
 pub use databases::DatabaseFacts;
 pub use deliveries::DeliveryPage;
