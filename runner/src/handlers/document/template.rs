@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 /// Sections within sections.
 const DEEPEST: usize = 16;
 /// What an item of a list counts for, beside what is written for it: many lists within lists may write nothing.
-const ITEM: usize = 64;
+const ITEM: usize = 256;
 /// What one rendering may come to, in bytes.
 const LONGEST: usize = 64 * 1024 * 1024;
 /// So many findings are kept of each kind.
