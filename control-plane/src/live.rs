@@ -58,6 +58,10 @@ impl Live {
         let topic = topics
             .entry((kind, id))
             .or_insert_with(|| Arc::new(Topic::new(kind, id)));
+        if topic.has_ended() {
+            // Somebody slow may still read what was; the job itself may have been retried since.
+            *topic = Arc::new(Topic::new(kind, id));
+        }
         let topic = Arc::clone(topic);
         drop(topics);
         if topic.standing() == Standing::Unknown {
@@ -119,9 +123,43 @@ impl Watch {
 impl Drop for Watch {
     fn drop(&mut self) {
         let mut topics = self.live.topics();
+        let key = (self.topic.kind, self.topic.id);
+        let is_present = topics
+            .get(&key)
+            .is_some_and(|topic| Arc::ptr_eq(topic, &self.topic));
         // The map's own and this one: nobody else watches, and nobody can begin to while the map is locked.
-        if Arc::strong_count(&self.topic) <= 2 {
-            topics.remove(&(self.topic.kind, self.topic.id));
+        if is_present && Arc::strong_count(&self.topic) <= 2 {
+            topics.remove(&key);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_comes_after_the_end_is_not_told_what_was_by_somebody_slow() {
+        let live = Live::new(9);
+        let id = Uuid::nil();
+        let slow = live.watch(Kind::Events, id).expect("a place");
+        slow.topic.begins_after(0);
+        let other = live.watch(Kind::Events, id).expect("a place");
+        assert!(Arc::ptr_eq(&slow.topic, &other.topic), "one for all");
+        slow.topic.ends_at(0);
+        let late = live.watch(Kind::Events, id).expect("a place");
+        assert_eq!(
+            late.topic.standing(),
+            Standing::Unknown,
+            "it is looked at again"
+        );
+        drop((slow, other));
+        let later = live.watch(Kind::Events, id).expect("a place");
+        assert!(
+            Arc::ptr_eq(&late.topic, &later.topic),
+            "who is gone took nothing along"
+        );
+        drop((late, later));
+        assert!(live.topics().is_empty());
     }
 }

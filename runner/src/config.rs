@@ -266,6 +266,9 @@ impl Config {
         config
             .secrets
             .extend(in_address.into_iter().map(Secret::new));
+        config
+            .secrets
+            .extend(config.shared.artifact_store.secrets());
         if !jobs::is_usable_address(config.shared.database_url.expose()) {
             values.refuse("DATABASE_URL", jobs::UNUSABLE_ADDRESS);
         }

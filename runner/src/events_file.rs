@@ -17,8 +17,9 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 const LONGEST_LINE: usize = 4 * 1024;
 /// So many bytes are read at once at a look …
 const PIECE: usize = 64 * 1024;
-/// … and so many such pieces.
+/// … and so many such pieces; more at the last look, so that the last line is among them.
 const MOST_PIECES: usize = 64;
+const MOST_LAST_PIECES: usize = 1024;
 
 /// The open file, and how far it was read.
 #[derive(Debug)]
@@ -53,9 +54,12 @@ impl EventsFile {
 
     /// Reports the lines that came since the last look.
     async fn look(&mut self, context: &Context, last: bool) {
+        let most = if last { MOST_LAST_PIECES } else { MOST_PIECES };
         let mut reports = Vec::new();
-        for _ in 0..MOST_PIECES {
+        for _ in 0..most {
             let read = self.read_piece(&mut reports).unwrap_or(0);
+            // Handed on piece by piece: as values, lines are fifty times as large.
+            hand_on(context, &mut reports).await;
             if read == 0 {
                 break;
             }
@@ -63,9 +67,7 @@ impl EventsFile {
         if last {
             let lines = &mut self.lines;
             self.cutter.finish(|line| note(lines, &line, &mut reports));
-        }
-        for (kind, data) in reports {
-            context.report(kind, data).await;
+            hand_on(context, &mut reports).await;
         }
     }
 
@@ -85,6 +87,12 @@ impl EventsFile {
         self.cutter
             .push(&piece[..read], |line| note(lines, &line, reports));
         Ok(read)
+    }
+}
+
+async fn hand_on(context: &Context, reports: &mut Vec<(ProgressKind, Value)>) {
+    for (kind, data) in reports.drain(..) {
+        context.report(kind, data).await;
     }
 }
 

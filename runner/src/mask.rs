@@ -209,7 +209,12 @@ fn add_forms(secret: &str, shortest: usize, patterns: &mut BTreeSet<Vec<u8>>) {
         }
     };
     add(secret.to_owned());
-    add(Value::from(secret).to_string().trim_matches('"').to_owned());
+    let json = Value::from(secret).to_string();
+    let json = &json[1..json.len() - 1];
+    for form in [json.to_owned(), in_ascii(json)] {
+        add(form.replace('/', "\\/"));
+        add(form);
+    }
     add(bytes.iter().map(|byte| format!("{byte:02x}")).collect());
     add(bytes.iter().map(|byte| format!("{byte:02X}")).collect());
     for before in 0..3 {
@@ -227,6 +232,20 @@ fn add_forms(secret: &str, shortest: usize, patterns: &mut BTreeSet<Vec<u8>>) {
             add(percent_encoded(bytes, kept, lower, space));
         }
     }
+}
+
+/// JSON as those write it who leave nothing but ASCII in it.
+fn in_ascii(json: &str) -> String {
+    let mut ascii = String::with_capacity(json.len());
+    for letter in json.chars() {
+        if letter.is_ascii() {
+            ascii.push(letter);
+        } else {
+            let units = letter.encode_utf16(&mut [0; 2]).to_vec();
+            ascii.extend(units.into_iter().map(|unit| format!("\\u{unit:04x}")));
+        }
+    }
+    ascii
 }
 
 fn percent_encoded(bytes: &[u8], kept: &str, lower: bool, space: &str) -> String {
@@ -286,6 +305,9 @@ mod tests {
     fn the_usual_forms_of_a_secret_are_masked_too() {
         let json = Value::from(SECRET).to_string();
         assert_eq!(masked_everywhere(&[SECRET], &json), "\"[masked]\"");
+        for other in [json.replace('ü', "\\u00fc"), json.replace('/', "\\/")] {
+            assert_eq!(masked_everywhere(&[SECRET], &other), "\"[masked]\"");
+        }
         let hex: String = SECRET.bytes().map(|byte| format!("{byte:02x}")).collect();
         assert_eq!(
             masked_everywhere(&[SECRET], &format!("0x{hex}!")),
@@ -377,6 +399,60 @@ mod tests {
     fn the_beginning_of_a_secret_at_the_end_of_everything_is_masked() {
         assert_eq!(masked(&[SECRET], &[b"x s3cr3t/with+o"]), "x [masked]");
         assert_eq!(masked(&[SECRET], &[b"x s3c"]), "x s3c");
+    }
+
+    #[test]
+    fn whatever_is_printed_however_it_is_cut_no_secret_is_left_and_nothing_else_is_lost() {
+        use proptest::prelude::*;
+        let secrets = [
+            "hunter2hunter2",
+            "ter2hun",
+            "aaaaaaab",
+            "p%40ss/w+rd=",
+            "zwölf Zeichen",
+        ];
+        let masks = Arc::new(Masks::new(secrets));
+        let patterns: Vec<String> = masks
+            .patterns
+            .iter()
+            .map(|pattern| String::from_utf8_lossy(pattern).into_owned())
+            .collect();
+        // Words, whole patterns, and the beginnings of some.
+        let piece = prop_oneof![
+            "[a-z2 \n/+=%]{0,6}",
+            proptest::sample::select(patterns.clone()),
+            (proptest::sample::select(patterns), 0..9_usize)
+                .prop_map(|(pattern, length)| { pattern.chars().take(length).collect::<String>() }),
+        ];
+        let text = proptest::collection::vec(piece, 0..12).prop_map(|pieces| pieces.concat());
+        let cuts = proptest::collection::vec(1..9_usize, 1..40);
+        proptest!(|(text in text, cuts in cuts)| {
+            let mut masker = Masker::new(Arc::clone(&masks));
+            let (mut clean, mut rest) = (Vec::new(), text.as_bytes());
+            for cut in cuts.into_iter().cycle() {
+                if rest.is_empty() {
+                    break;
+                }
+                let (now, later) = rest.split_at(cut.min(rest.len()));
+                masker.push(now, |bytes| clean.extend_from_slice(bytes));
+                rest = later;
+            }
+            masker.finish(|bytes| clean.extend_from_slice(bytes));
+            let clean = String::from_utf8_lossy(&clean).into_owned();
+            let parts: Vec<&str> = clean.split("[masked]").collect();
+            for part in &parts {
+                for secret in secrets {
+                    prop_assert!(!part.contains(secret), "{text:?}: {clean:?}");
+                }
+            }
+            // What is left stands in the text, in its order.
+            let mut from = 0;
+            for part in parts {
+                let at = text[from..].find(part);
+                prop_assert!(at.is_some(), "{text:?}: {clean:?}");
+                from += at.unwrap_or(0) + part.len();
+            }
+        });
     }
 
     #[test]

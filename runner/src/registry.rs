@@ -86,19 +86,22 @@ impl Registry {
         handlers: Handlers,
         store: &Store,
     ) -> Result<Self, StartError> {
-        let secrets = std::mem::take(&mut config.secrets);
-        let masks = Arc::new(Masks::new(secrets.iter().map(Secret::expose)));
+        // Whatever was configured: a command may print another's settings, or the settings file.
+        let own = std::mem::take(&mut config.secrets);
+        let of_types: Vec<String> = config.job_types.iter().flat_map(secrets::of_type).collect();
+        let all = own.iter().map(Secret::expose);
+        let all = all.chain(of_types.iter().map(String::as_str));
+        let masks = Arc::new(match config.masking {
+            Masking::On => Masks::new(all),
+            Masking::Off => Masks::new([]),
+        });
         let mut known = built_in(store, &masks)?;
         let mut faults = Vec::new();
         let inherited: Arc<[_]> = config.child_environment.clone().into();
         let watch = Arc::new(watch(config, &mut faults));
         let mut offered = Vec::new();
         for table in std::mem::take(&mut config.job_types) {
-            let masks = match config.masking {
-                Masking::On => masks_of(&table, &secrets).unwrap_or_else(|| Arc::clone(&masks)),
-                Masking::Off => Arc::new(Masks::new([])),
-            };
-            offered.push(declared(table, &inherited, &watch, masks)?);
+            offered.push(declared(table, &inherited, &watch, Arc::clone(&masks))?);
         }
         for handler in handlers.0 {
             match added(handler, &masks) {
@@ -238,20 +241,6 @@ fn watch(config: &mut Config, faults: &mut Vec<String>) -> Watch {
         }));
     }
     watch
-}
-
-/// The runner's own secrets and those of the type's environment, where it has any.
-fn masks_of(table: &DeclaredType, secrets: &[Secret]) -> Option<Arc<Masks>> {
-    let DeclaredWork::Command(line) = &table.work else {
-        return None;
-    };
-    let pairs = line
-        .environment
-        .iter()
-        .map(|(name, value)| (name.as_str(), value.as_str()));
-    let own = secrets::of_environment(pairs);
-    let all = secrets.iter().map(Secret::expose);
-    (!own.is_empty()).then(|| Arc::new(Masks::new(all.chain(own.iter().map(String::as_str)))))
 }
 
 /// Says what there is: the one that was named must be there.

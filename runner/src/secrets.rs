@@ -3,8 +3,10 @@
 
 use reqwest::Url;
 
+use crate::config::{DeclaredType, DeclaredWork};
+
 /// A variable whose name has one of these words in it holds a secret.
-const WORDS: [&str; 17] = [
+const WORDS: [&str; 18] = [
     "SECRET",
     "SECRETS",
     "TOKEN",
@@ -20,11 +22,38 @@ const WORDS: [&str; 17] = [
     "CREDENTIAL",
     "CREDENTIALS",
     "AUTH",
+    "AUTHORIZATION",
     "COOKIE",
     "DSN",
 ];
 /// Names are not always written in words.
 const PARTS: [&str; 5] = ["SECRET", "TOKEN", "PASSWORD", "APIKEY", "CREDENTIAL"];
+
+/// The secrets of a declared type: of its environment, or of its address and headers.
+pub(crate) fn of_type(table: &DeclaredType) -> Vec<String> {
+    match &table.work {
+        DeclaredWork::Command(line) => of_environment(
+            line.environment
+                .iter()
+                .map(|(name, value)| (name.as_str(), value.as_str())),
+        ),
+        DeclaredWork::Http(call) => {
+            let headers = call
+                .headers
+                .iter()
+                .filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?)));
+            let mut secrets = of_environment(headers);
+            // `Bearer x`: x is one by itself, too.
+            let bare = secrets
+                .iter()
+                .filter_map(|secret| Some(secret.split_once(' ')?.1.trim().to_owned()));
+            let bare: Vec<String> = bare.collect();
+            secrets.extend(bare);
+            secrets.extend(of_address(call.url.as_str()));
+            secrets
+        }
+    }
+}
 
 /// The secrets of an environment: what is named like one, and passwords in addresses.
 pub(crate) fn of_environment<'value>(
@@ -44,7 +73,7 @@ fn names_a_secret(name: &str) -> bool {
     let name = name.to_ascii_uppercase();
     // The shell's own PWD is a folder.
     let words = || {
-        name.split('_')
+        name.split(['_', '-'])
             .filter(|word| *word != name || *word != "PWD")
     };
     words().any(|word| WORDS.contains(&word)) || PARTS.iter().any(|part| name.contains(part))
@@ -107,6 +136,8 @@ mod tests {
             "dbpassword",
             "SSH_PRIVATE_KEY",
             "AUTH",
+            "Authorization",
+            "x-api-key",
         ] {
             assert!(names_a_secret(name), "{name}");
         }

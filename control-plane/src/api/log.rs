@@ -25,6 +25,8 @@ const PIECE: usize = 64 * 1024;
 /// How many lines a page of JSON has unless asked otherwise, and at most.
 const LINES: usize = 1000;
 const MOST_LINES: usize = 10_000;
+/// A page of JSON ends early once its lines have so many bytes, as lists do.
+const LARGEST_PAGE: usize = 8 * 1024 * 1024;
 
 /// What of a log is asked for.
 #[derive(Debug)]
@@ -134,13 +136,14 @@ async fn lines(
     limit: usize,
 ) -> Result<LogView, Problem> {
     let mut lines = Vec::new();
+    let mut bytes = 0;
     let mut now = first;
     loop {
         let (cut, ended) = (now.cut, now.ended);
         for piece in now.pieces {
             let mut unsent = Unsent::after(Arc::new(piece), after);
             while let Some(line) = unsent.line() {
-                if lines.len() == limit {
+                if lines.len() == limit || bytes >= LARGEST_PAGE {
                     return Ok(LogView {
                         lines,
                         last_seq: after,
@@ -148,6 +151,7 @@ async fn lines(
                     });
                 }
                 after = line.seq;
+                bytes += line.line.len();
                 lines.push(line);
             }
         }

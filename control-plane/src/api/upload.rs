@@ -4,9 +4,9 @@
 use std::sync::Arc;
 
 use axum::extract::{FromRequest, Request};
-use files::{FileError, Owner, content_type_of, digest_of, file_name_of};
-use jobs::{Inputs, Sum};
-use service::{FieldError, FilePart, Multipart, Part, Problem};
+use files::{FileError, Uploaded, digest_of};
+use jobs::Inputs;
+use service::{FieldError, Multipart, Part, Problem};
 use uuid::Uuid;
 
 use super::new_job::JobRequest;
@@ -29,17 +29,17 @@ pub(super) struct Upload {
 pub(super) async fn read(app: &Arc<App>, request: Request) -> Result<Upload, Problem> {
     let mut multipart = Multipart::from_request(request, &()).await?;
     let mut stored = Vec::new();
-    match read_parts(app, &mut multipart, &mut stored).await {
+    let read = read_parts(app, &mut multipart, &mut stored).await;
+    let ids: Vec<Uuid> = stored.iter().map(|file| file.id).collect();
+    match read {
         Ok(job) => {
-            let digest = digest_of(stored.iter().map(|(_, name, sum)| (name.as_str(), sum)));
-            let ids = stored.into_iter().map(|(id, ..)| id).collect();
+            let digest = digest_of(&stored);
             Ok(Upload {
                 job,
                 inputs: Inputs { ids, digest },
             })
         }
         Err(problem) => {
-            let ids: Vec<Uuid> = stored.into_iter().map(|(id, ..)| id).collect();
             forget(app, &ids).await;
             Err(problem)
         }
@@ -56,7 +56,7 @@ pub(super) async fn forget(app: &App, ids: &[Uuid]) {
 async fn read_parts(
     app: &App,
     multipart: &mut Multipart,
-    stored: &mut Vec<(Uuid, String, Sum)>,
+    stored: &mut Vec<Uploaded>,
 ) -> Result<JobRequest, Problem> {
     let mut job = None;
     while let Some(part) = multipart.next_part(JOB).await? {
@@ -69,40 +69,18 @@ async fn read_parts(
             }
             Part::Json(_) => return Err(wrong_job("must be sent once")),
             Part::File(file) => {
+                let sent = file.file_name().map(str::to_owned);
                 let place = i32::try_from(stored.len()).unwrap_or(i32::MAX);
-                stored.push(store(app, multipart, *file, place).await?);
+                let id = service::ids::uuid_v7();
+                let pieces = multipart.pieces(*file);
+                let taken = app
+                    .depot
+                    .take_in(id, sent.as_deref(), place, pieces, problem);
+                stored.push(taken.await?);
             }
         }
     }
     job.ok_or_else(|| wrong_job("is required, as a part of JSON beside the files"))
-}
-
-async fn store(
-    app: &App,
-    multipart: &mut Multipart,
-    mut file: FilePart,
-    place: i32,
-) -> Result<(Uuid, String, Sum), Problem> {
-    let name = file_name_of(file.file_name());
-    let id = service::ids::uuid_v7();
-    let begun = app
-        .depot
-        .begin(Owner::Upload, id, &name, content_type_of(&name))
-        .await;
-    let mut writer = begun.map_err(problem)?;
-    loop {
-        let step = match multipart.bytes_of(&mut file).await {
-            Ok(Some(bytes)) => writer.push(&bytes).await.map_err(problem),
-            Ok(None) => break,
-            Err(problem) => Err(problem),
-        };
-        if let Err(problem) = step {
-            writer.give_up().await;
-            return Err(problem);
-        }
-    }
-    let (id, sum) = writer.finish(place).await.map_err(problem)?;
-    Ok((id, name, sum))
 }
 
 fn wrong_job(why: &str) -> Problem {

@@ -144,6 +144,11 @@ impl Topic {
         (state.standing == Standing::Known).then_some(state.last)
     }
 
+    /// Whether nothing comes any more, as far as is known here.
+    pub(super) fn has_ended(&self) -> bool {
+        self.state().ended
+    }
+
     /// Whether there is nothing to look for any more.
     pub(super) fn is_settled(&self) -> bool {
         let state = self.state();

@@ -17,4 +17,4 @@ pub use error::FileError;
 pub use name::{file_name_of, is_artifact_name, unique_file_names};
 pub use reader::Piece;
 pub use sums::digest_of;
-pub use writer::{Owner, Writer};
+pub use writer::{Owner, Uploaded, Writer};

@@ -3,6 +3,8 @@
 use jobs::Sum;
 use sha2::{Digest as _, Sha256};
 
+use crate::writer::Uploaded;
+
 /// What has passed so far.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Sums {
@@ -32,17 +34,15 @@ impl Sums {
 }
 
 /// Stands for names and bytes of files in their order: what an idempotency key is for, beside the request itself.
-pub fn digest_of<'a>(files: impl IntoIterator<Item = (&'a str, &'a Sum)>) -> Option<[u8; 32]> {
+pub fn digest_of(files: &[Uploaded]) -> Option<[u8; 32]> {
     let mut all = Sha256::new();
-    let mut any = false;
-    for (name, sum) in files {
-        any = true;
+    for Uploaded { name, sum, .. } in files {
         // The length parts the name from what follows.
         all.update((name.len() as u64).to_be_bytes());
         all.update(name.as_bytes());
         all.update(sum.sha256);
     }
-    any.then(|| all.finalize().into())
+    (!files.is_empty()).then(|| all.finalize().into())
 }
 
 #[cfg(test)]
@@ -54,18 +54,21 @@ mod tests {
         let mut sums = Sums::default();
         sums.pass(b"a");
         let (a, empty) = (sums.sum(), Sums::default().sum());
-        let pairs: [&[(&str, &Sum)]; 5] = [
-            &[("x", &a), ("y", &empty)],
-            &[("y", &empty), ("x", &a)],
-            &[("x", &empty), ("y", &a)],
-            &[("xy", &a)],
-            &[("x", &a)],
+        let file = |name: &str, sum: &Sum| Uploaded {
+            id: uuid::Uuid::nil(),
+            name: name.to_owned(),
+            sum: *sum,
+        };
+        let uploads = [
+            vec![file("x", &a), file("y", &empty)],
+            vec![file("y", &empty), file("x", &a)],
+            vec![file("x", &empty), file("y", &a)],
+            vec![file("xy", &a)],
+            vec![file("x", &a)],
         ];
-        let digests: std::collections::BTreeSet<_> = pairs
-            .iter()
-            .map(|pairs| digest_of(pairs.iter().copied()))
-            .collect();
+        let digests: std::collections::BTreeSet<_> =
+            uploads.iter().map(|files| digest_of(files)).collect();
         assert_eq!(digests.len(), 5);
-        assert_eq!(digest_of([]), None);
+        assert_eq!(digest_of(&[]), None);
     }
 }

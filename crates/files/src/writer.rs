@@ -1,14 +1,17 @@
 //! Bytes on their way in. What is written shows nowhere before `finish`; what is dropped before it is swept one day.
 
 use bytes::Bytes;
+use futures_util::stream::{BoxStream, StreamExt as _};
 use jobs::{LeaseKey, NewFile, Sum};
 use object_store::buffered::BufWriter;
 use object_store::path::Path;
 use tokio::io::AsyncWriteExt as _;
 use uuid::Uuid;
 
+use crate::content_type::content_type_of;
 use crate::depot::Depot;
 use crate::error::FileError;
+use crate::name::file_name_of;
 use crate::sums::Sums;
 
 /// Bytes a chunk in PostgreSQL.
@@ -150,6 +153,50 @@ impl Writer {
             let _ = object.abort().await;
         }
         let _ = self.depot.store.discard_files(&[self.id]).await;
+    }
+}
+
+/// A file of an upload, once it is stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Uploaded {
+    /// Under which id.
+    pub id: Uuid,
+    /// Its name, as it is kept and shown.
+    pub name: String,
+    /// Its size and digests.
+    pub sum: Sum,
+}
+
+impl Depot {
+    /// Stores a file of an upload piece by piece, as they come; what comes to nothing is forgotten. `id` is a new
+    /// one, `sent` the name in its sender's words, `place` its place in the upload.
+    ///
+    /// # Errors
+    /// What a piece says instead of its bytes, and what `failed` makes of an error of ours.
+    pub async fn take_in<E>(
+        &self,
+        id: Uuid,
+        sent: Option<&str>,
+        place: i32,
+        mut pieces: BoxStream<'_, Result<Bytes, E>>,
+        failed: impl Fn(FileError) -> E,
+    ) -> Result<Uploaded, E> {
+        let name = file_name_of(sent);
+        let begun = self.begin(Owner::Upload, id, &name, content_type_of(&name));
+        let mut writer = begun.await.map_err(&failed)?;
+        loop {
+            let step = match pieces.next().await {
+                Some(Ok(bytes)) => writer.push(&bytes).await.map_err(&failed),
+                Some(Err(error)) => Err(error),
+                None => break,
+            };
+            if let Err(error) = step {
+                writer.give_up().await;
+                return Err(error);
+            }
+        }
+        let (id, sum) = writer.finish(place).await.map_err(&failed)?;
+        Ok(Uploaded { id, name, sum })
     }
 }
 

@@ -8,11 +8,11 @@ use axum::body::Body;
 use axum::extract::{FromRequest, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
-use files::{Archive, FileError, Owner, content_type_of, digest_of, file_name_of};
-use jobs::{Inputs, Job, Name, NewJob, Status, StoreError, Sum};
+use files::{Archive, FileError, Uploaded, digest_of};
+use jobs::{Inputs, Job, Name, NewJob, Status, StoreError};
 use serde_json::{Map, Value};
 use service::trace::Caused;
-use service::{FieldError, Fields, FilePart, Multipart, Parse, Part, Problem, read};
+use service::{FieldError, Fields, Multipart, Parse, Part, Problem, read};
 use tokio::sync::oneshot::{self, error::RecvError};
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -67,7 +67,7 @@ pub(super) async fn sync_run(
     let deadline = Instant::now() + limit;
     let multipart = Multipart::from_request(request, &()).await?;
     let slot = run::slot(&app).await?;
-    let mut uploaded = Uploaded {
+    let mut uploaded = Upload {
         app: Arc::clone(&app),
         files: Vec::new(),
     };
@@ -93,23 +93,27 @@ pub(super) async fn sync_run(
 }
 
 /// The files that came so far; dropped before a job has them, they are forgotten.
-struct Uploaded {
+struct Upload {
     app: Arc<App>,
-    files: Vec<(Uuid, String, Sum)>,
+    files: Vec<Uploaded>,
 }
 
-impl Uploaded {
+impl Upload {
+    fn ids(&self) -> Vec<Uuid> {
+        self.files.iter().map(|file| file.id).collect()
+    }
+
     fn inputs(&self) -> Inputs {
         Inputs {
-            ids: self.files.iter().map(|(id, ..)| *id).collect(),
-            digest: digest_of(self.files.iter().map(|(_, name, sum)| (name.as_str(), sum))),
+            ids: self.ids(),
+            digest: digest_of(&self.files),
         }
     }
 }
 
-impl Drop for Uploaded {
+impl Drop for Upload {
     fn drop(&mut self) {
-        let ids: Vec<Uuid> = self.files.iter().map(|(id, ..)| *id).collect();
+        let ids = self.ids();
         if !ids.is_empty() {
             let store = self.app.store.clone();
             self.app.executions.spawn(async move {
@@ -162,7 +166,7 @@ impl Drop for Caller {
 async fn upload(
     app: &App,
     mut multipart: Multipart,
-    uploaded: &mut Uploaded,
+    uploaded: &mut Upload,
 ) -> Result<Task, Problem> {
     let mut task = None;
     while let Some(part) = multipart.next_part(TASK).await? {
@@ -175,42 +179,18 @@ async fn upload(
             }
             Part::Json(_) => return Err(wrong_task("must be sent once")),
             Part::File(file) => {
+                let sent = file.file_name().map(str::to_owned);
                 let place = i32::try_from(uploaded.files.len()).unwrap_or(i32::MAX);
-                uploaded
-                    .files
-                    .push(store(app, &mut multipart, *file, place).await?);
+                let id = service::ids::uuid_v7();
+                let pieces = multipart.pieces(*file);
+                let taken = app
+                    .depot
+                    .take_in(id, sent.as_deref(), place, pieces, not_stored);
+                uploaded.files.push(taken.await?);
             }
         }
     }
     task.ok_or_else(|| wrong_task("is required, as a part of JSON beside the files"))
-}
-
-async fn store(
-    app: &App,
-    multipart: &mut Multipart,
-    mut file: FilePart,
-    place: i32,
-) -> Result<(Uuid, String, Sum), Problem> {
-    let name = file_name_of(file.file_name());
-    let id = service::ids::uuid_v7();
-    let begun = app
-        .depot
-        .begin(Owner::Upload, id, &name, content_type_of(&name))
-        .await;
-    let mut writer = begun.map_err(not_stored)?;
-    loop {
-        let step = match multipart.bytes_of(&mut file).await {
-            Ok(Some(bytes)) => writer.push(&bytes).await.map_err(not_stored),
-            Ok(None) => break,
-            Err(problem) => Err(problem),
-        };
-        if let Err(problem) = step {
-            writer.give_up().await;
-            return Err(problem);
-        }
-    }
-    let (id, sum) = writer.finish(place).await.map_err(not_stored)?;
-    Ok((id, name, sum))
 }
 
 /// One attempt, no longer than its caller waits.

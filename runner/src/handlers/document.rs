@@ -5,6 +5,7 @@ mod docx;
 mod package;
 mod report;
 mod template;
+mod tree;
 
 use std::fs::File;
 use std::io::{Read as _, Write as _};
@@ -225,8 +226,8 @@ fn check_schema(payload: &Payload, findings: &mut Findings) -> Result<(), JobErr
     let Some(schema) = &payload.data_schema else {
         return Ok(());
     };
-    let schema =
-        PayloadSchema::new(schema).map_err(|why| JobError::Fail(format!("data_schema {why}")))?;
+    let schema = PayloadSchema::of_a_stranger(schema)
+        .map_err(|why| JobError::Fail(format!("data_schema {why}")))?;
     for fault in schema.faults(&Value::Object(payload.data.clone())) {
         let place = fault.field.strip_prefix("/payload").unwrap_or(&fault.field);
         findings.fault(format!("data{place}: {}", fault.detail));

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tests::{API_KEY, Client, Frame, Next, Sse, Start, System, cuts, wait_until, watchers};
+use tokio::task::JoinSet;
+use uuid::Uuid;
 
 use super::scripts::{Door, HOLD};
 
@@ -201,6 +203,42 @@ async fn many_who_watch_have_no_connection_of_their_own_and_miss_nothing() {
     let figures = watchers(60, 6, 60, Duration::from_millis(5)).await;
     assert_eq!(figures.events.0, figures.events.1, "{figures:?}");
     assert!(figures.connections.1 <= 5, "the pool's own: {figures:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_many_write_at_once_comes_in_order_and_none_of_it_is_missed() {
+    const INSERT: &str = "insert into ops_job_events (job_id, kind, data) values ($1, 'progress', '{\"progress\": 0.5}')";
+    let system = System::builder().runners(0).start().await;
+    let (mut jobs, mut streams): (Vec<Uuid>, Vec<Sse>) = (Vec::new(), Vec::new());
+    for _ in 0..4 {
+        let id = system.submit_type("anything").await;
+        streams.push(open(&system, &id, "events", None).await);
+        jobs.push(id.parse().expect("an id"));
+    }
+    let mut writers = JoinSet::new();
+    for writer in 0..16 {
+        let (psql, jobs) = (system.database.psql.clone(), jobs.clone());
+        writers.spawn(async move {
+            for number in 0..40 {
+                let job = jobs[(writer + number) % jobs.len()];
+                let written = sqlx::query(INSERT).bind(job).execute(&psql).await;
+                written.expect("an event");
+            }
+        });
+    }
+    writers.join_all().await;
+    for (id, sse) in jobs.iter().zip(&mut streams) {
+        system
+            .ops
+            .press(&format!("/jobs/{id}/abort"))
+            .await
+            .expect(202);
+        let seen = numbers(&rest(sse).await);
+        let last = seen.last().copied().unwrap_or_default();
+        assert!(last > 160, "{last}");
+        assert_eq!(seen, (1..=last).collect::<Vec<_>>());
+    }
+    system.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -85,6 +85,30 @@ async fn a_log_is_the_same_as_text_as_lines_and_page_by_page() {
 }
 
 #[tokio::test]
+async fn a_page_of_a_long_log_ends_early_and_the_next_goes_on() {
+    let script = "head -c 16000 /dev/zero | tr '\\0' x > x; echo >> x; i=0; while [ $i -lt 250 ]; do i=$((i+1)); cat x; done; exit 75";
+    let terms = "max_attempts = 3\nbackoff = { base_seconds = 0 }";
+    let system = System::builder().shell("loud", script, terms).start().await;
+    let job = system
+        .run_until(&json!({"job_type": "loud"}), "failed")
+        .await;
+    let path = format!("/jobs/{}/log", job["id"].as_str().expect("an id"));
+    let (mut lines, mut sizes) = (0, Vec::new());
+    while sizes.len() < 9 {
+        let page = format!("{path}?format=json&limit=10000&after={lines}");
+        let page = system.ops.get(&page).await.expect(200).json();
+        let found = page["lines"].as_array().expect("lines").len();
+        lines += found;
+        sizes.push(found);
+        if page["complete"] == true {
+            break;
+        }
+    }
+    assert_eq!((lines, sizes.len()), (750, 2), "{sizes:?}");
+    system.stop().await;
+}
+
+#[tokio::test]
 async fn many_lines_are_all_there_and_in_order_up_to_the_cap() {
     let figures = lines("seq 700000", 1).await;
     assert_eq!(figures.stored as u64 + figures.left_out, 700_000);
@@ -161,6 +185,19 @@ echo '{"progress": 1, "message": "last"}' >> $OPS_EVENTS_FILE"#;
         (20, 1),
         "{kinds:?}"
     );
+    system.stop().await;
+}
+
+#[tokio::test]
+async fn the_last_report_counts_however_many_came_at_once_before_it() {
+    let script = r#"
+yes '{"progress": 0.25}' | head -c 12000000 > "$OPS_EVENTS_FILE"
+printf '\n{"progress": 1, "message": "last"}' >> "$OPS_EVENTS_FILE""#;
+    let system = System::builder().shell("floods", script, "").start().await;
+    let job = system
+        .run_until(&json!({"job_type": "floods"}), "succeeded")
+        .await;
+    assert_eq!(job["progress"]["message"], "last");
     system.stop().await;
 }
 

@@ -4,6 +4,7 @@
 use axum::extract::{FromRequest, Request};
 use axum::http::{HeaderMap, header};
 use bytes::{Bytes, BytesMut};
+use futures_util::stream::{BoxStream, try_unfold};
 
 use super::body::{is_too_long, parse_body};
 use super::fields::Parse;
@@ -149,6 +150,15 @@ impl Multipart {
             return Err(Problem::payload_too_large(self.limit.files));
         }
         Ok(bytes)
+    }
+
+    /// All bytes of a file as they come.
+    pub fn pieces(&mut self, file: FilePart) -> BoxStream<'_, Result<Bytes, Problem>> {
+        let pieces = try_unfold((self, file), |(multipart, mut file)| async move {
+            let bytes = multipart.bytes_of(&mut file).await?;
+            Ok(bytes.map(|bytes| (bytes, (multipart, file))))
+        });
+        Box::pin(pieces)
     }
 
     fn problem(&self, error: &multer::Error) -> Problem {

@@ -123,6 +123,19 @@ impl ArtifactStore {
     }
 }
 
+impl ArtifactStore {
+    /// What of it is secret.
+    pub fn secrets(&self) -> Vec<Secret> {
+        match self {
+            Self::Postgres | Self::Folder(_) => Vec::new(),
+            Self::Bucket(bucket) => {
+                let key = bucket.keys.iter().map(|(_, key)| key);
+                key.chain(&bucket.session).cloned().collect()
+            }
+        }
+    }
+}
+
 enum Place {
     Folder(PathBuf),
     Bucket(String, String),

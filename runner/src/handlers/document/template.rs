@@ -8,6 +8,8 @@ use serde_json::{Map, Value};
 
 /// Sections within sections.
 const DEEPEST: usize = 16;
+/// What an item of a list counts for, beside what is written for it: many lists within lists may write nothing.
+const ITEM: usize = 256;
 /// What one rendering may come to, in bytes.
 const LONGEST: usize = 64 * 1024 * 1024;
 /// So many findings are kept of each kind.
@@ -80,6 +82,8 @@ pub(super) struct Findings {
     /// The first names of every path that was looked up.
     pub(super) used: std::collections::BTreeSet<String>,
     written: usize,
+    /// How many sections the rendering is in.
+    within: usize,
 }
 
 impl Findings {
@@ -95,7 +99,21 @@ impl Findings {
         }
     }
 
-    /// Counts what is written; a section in a section in a section grows quickly.
+    /// Goes into a section; not without end.
+    pub(super) fn enter(&mut self) -> Result<(), Unusable> {
+        if self.within == DEEPEST {
+            return Err(too_deep());
+        }
+        self.within += 1;
+        Ok(())
+    }
+
+    /// Goes out of it again.
+    pub(super) fn leave(&mut self) {
+        self.within = self.within.saturating_sub(1);
+    }
+
+    /// Counts what is written, and what it takes to know that nothing is; a section in a section in a section grows quickly.
     pub(super) fn write(&mut self, bytes: usize) -> Result<(), Unusable> {
         self.written = self.written.saturating_add(bytes);
         if self.written > LONGEST {
@@ -107,15 +125,26 @@ impl Findings {
     }
 }
 
+fn too_deep() -> Unusable {
+    Unusable(format!("sections are nested deeper than {DEEPEST}"))
+}
+
 /// Every placeholder of a text, in order; what only looks like one is a fault and stays as it is.
 pub(super) fn tags(text: &str, findings: &mut Findings) -> Vec<Tag> {
     let mut tags = Vec::new();
-    let mut at = 0;
+    // Every byte is looked at a few times at most, however the text is made.
+    let (mut at, mut line_end) = (0, 0);
     while let Some(open) = text[at..].find("{{").map(|found| at + found) {
-        let line = text[open..].split('\n').next().unwrap_or_default();
+        if line_end <= open {
+            line_end = text[open..]
+                .find('\n')
+                .map_or(text.len(), |found| open + found);
+        }
+        let line = &text[open..line_end];
         let Some(close) = line.find("}}").map(|found| open + found) else {
             findings.fault(format!("a placeholder is not closed: {}", shown(line)));
-            at = open + 2;
+            // Nor is what else is opened in this line.
+            at = line_end;
             continue;
         };
         match tag(&text[open + 2..close], open..close + 2) {
@@ -181,9 +210,7 @@ pub(super) fn parse(text: &str, findings: &mut Findings) -> Result<Vec<Piece>, U
         match tag.kind {
             Kind::Value => pieces.push(Piece::Value(tag)),
             Kind::Open | Kind::OpenNot if open.len() == DEEPEST => {
-                return Err(Unusable(format!(
-                    "sections are nested deeper than {DEEPEST}"
-                )));
+                return Err(too_deep());
             }
             Kind::Open | Kind::OpenNot => open.push((tag, std::mem::take(&mut pieces))),
             Kind::Close => {
@@ -228,7 +255,7 @@ pub(super) fn render(
             Piece::Value(tag) => value(tag, scopes, findings),
             Piece::Section { tag, body, .. } => {
                 let mut all = String::new();
-                for item in items(tag, scopes, findings) {
+                for item in items(tag, scopes, findings)? {
                     let mut inner = scopes.to_vec();
                     inner.extend(item);
                     all.push_str(&render(body, text, &inner, findings)?);
@@ -300,6 +327,16 @@ pub(super) fn value(tag: &Tag, scopes: &[Scope<'_>], findings: &mut Findings) ->
 
 /// What a section is written for: once an item, each with what it adds to the scopes.
 pub(super) fn items<'data>(
+    tag: &Tag,
+    scopes: &[Scope<'data>],
+    findings: &mut Findings,
+) -> Result<Vec<Option<Scope<'data>>>, Unusable> {
+    let items = all_items(tag, scopes, findings);
+    findings.write(items.len().saturating_mul(ITEM))?;
+    Ok(items)
+}
+
+fn all_items<'data>(
     tag: &Tag,
     scopes: &[Scope<'data>],
     findings: &mut Findings,
@@ -442,113 +479,4 @@ fn each_of((path, value): (String, Option<&Value>)) -> Vec<(String, Option<&Valu
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    fn rendered(text: &str, data: &Value) -> (String, Findings) {
-        let mut findings = Findings::default();
-        let out = render_text(text, data, &mut findings).expect("a usable template");
-        (out, findings)
-    }
-
-    #[test]
-    fn placeholders_stand_for_data() {
-        let data = json!({
-            "title": "Ü", "n": 7, "on": true, "person": {"name": "A"},
-            "items": [{"x": "1"}, {"x": "2"}], "plain": ["p", "q"], "none": [], "off": false,
-        });
-        for (template, expected) in [
-            ("{{title}} {{ n }} {{on}} {{person.name}}", "Ü 7 true A"),
-            ("{{#items}}[{{x}}{{title}}]{{/items}}", "[1Ü][2Ü]"),
-            ("{{#plain}}{{.}},{{/plain}}{{plain.1}}", "p,q,q"),
-            ("{{#person}}{{name}}{{/person}}", "A"),
-            ("{{#none}}x{{/none}}{{^none}}empty{{/none}}", "empty"),
-            (
-                "{{#off}}x{{/off}}{{^off}}off{{/off}}{{#on}}on{{/on}}",
-                "offon",
-            ),
-            (
-                "{{absent?}}{{absent|else}}{{#absent?}}x{{/absent}}{{^absent}}y{{/absent}}",
-                "elsey",
-            ),
-            ("a\n{{#items}}\n- {{x}}\n{{/items}}\nb", "a\n- 1\n- 2\nb"),
-            ("{ {title} }", "{ {title} }"),
-        ] {
-            let (out, findings) = rendered(template, &data);
-            assert_eq!(out, expected, "{template}");
-            assert!(
-                findings.missing.is_empty() && findings.faults.is_empty(),
-                "{findings:?}"
-            );
-        }
-    }
-
-    #[test]
-    fn what_is_missing_is_named_from_the_root() {
-        let data = json!({"items": [{"x": "1"}, {"x": " "}], "person": {}, "empty": ""});
-        let (_, findings) = rendered(
-            "{{#items}}{{x}}{{/items}}{{person.name}}{{empty}}{{gone}}{{gone}}{{#list}}{{/list}}",
-            &data,
-        );
-        let missing: Vec<_> = findings
-            .missing
-            .iter()
-            .map(|(path, times)| format!("{path} {times}"))
-            .collect();
-        assert_eq!(
-            missing,
-            [
-                "empty 1",
-                "gone 2",
-                "items[1].x 1",
-                "list 1",
-                "person.name 1"
-            ]
-        );
-    }
-
-    #[test]
-    fn what_a_value_holds_is_never_looked_at_again() {
-        let (out, findings) = rendered("{{a}}", &json!({"a": "{{b}}{{#c}}"}));
-        assert_eq!(out, "{{b}}{{#c}}");
-        assert!(findings.missing.is_empty());
-    }
-
-    #[test]
-    fn what_only_looks_like_a_placeholder_is_a_fault_and_stays() {
-        let (out, findings) = rendered(
-            "{{a b}} {{}} {{x\n}} {{person}}",
-            &json!({"person": {"n": 1}}),
-        );
-        assert_eq!(out, "{{a b}} {{}} {{x\n}} {\"n\":1}");
-        assert_eq!(findings.faults.len(), 4, "{findings:?}");
-    }
-
-    #[test]
-    fn sections_that_do_not_fit_together_are_refused() {
-        let deep: String = (0..20).map(|_| "{{#a}}").collect();
-        for template in ["{{#a}}", "{{/a}}", "{{#a}}{{#b}}{{/a}}{{/b}}", &deep] {
-            assert!(
-                render_text(template, &json!({}), &mut Findings::default()).is_err(),
-                "{template}"
-            );
-        }
-        let many: Vec<u8> = vec![0; 100];
-        let bomb = "{{#t}}{{#t}}{{#t}}{{#t}}{{#t}}x{{/t}}{{/t}}{{/t}}{{/t}}{{/t}}";
-        let refused = render_text(bomb, &json!({"t": many}), &mut Findings::default());
-        assert!(refused.expect_err("too large").0.contains("larger"));
-    }
-
-    #[test]
-    fn required_paths_reach_into_lists() {
-        let data = json!({"title": "t", "people": [{"name": "a"}, {}], "none": []});
-        let mut findings = Findings::default();
-        for path in ["title", "people[].name", "none[].x", "gone.deep"] {
-            require(path, data.as_object().expect("an object"), &mut findings);
-        }
-        let missing: Vec<_> = findings.missing.into_keys().collect();
-        assert_eq!(missing, ["gone.deep", "none.x", "people[1].name"]);
-    }
-}
+mod tests;

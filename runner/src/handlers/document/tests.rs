@@ -131,6 +131,59 @@ fn sections_repeat_paragraphs_rows_and_words() {
     );
 }
 
+/// Written by a word processor (LibreOffice): styles, a table, an image, a text box, a footnote, a list, header and footer,
+/// and placeholders whose letters have different formats.
+const TWENTY_PAGES: &[u8] = include_bytes!("twenty-pages.docx");
+
+#[test]
+fn a_document_of_twenty_pages_from_a_word_processor_is_rendered_everywhere() {
+    let data = json!({
+        "customer": {"name": "Müller & Söhne <GmbH>", "contact": "Ada Lovelace"}, "date": "2026-11-25",
+        "source": "the night log", "boxed": "inside the box", "company": "Ops Inc.", "reference": "R-17", "total": "42.50",
+        "items": [{"name": "Lamp", "count": 2, "price": "40.00"}, {"name": "Manual", "count": 1}],
+        "sections": [{"title": "What broke", "text": "one\ntwo", "points": ["disk", "fan"]}, {"title": "What was done", "text": "-", "points": ["-"]}],
+        "remarks": ["keep cool"],
+    });
+    let mut findings = Findings::default();
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("out.docx");
+    docx::render_docx(file_of(TWENTY_PAGES), &data, &mut findings, || {
+        private_file(&path)
+    })
+    .expect("usable")
+    .expect("written");
+    assert!(
+        findings.missing.is_empty() && findings.faults.is_empty(),
+        "{findings:?}"
+    );
+    let mut package = Package::open(File::open(&path).expect("opened")).expect("a package");
+    let names = package.texts.clone();
+    let texts: Vec<String> = names
+        .iter()
+        .map(|name| package.text(name).expect("text"))
+        .collect();
+    let all = texts.concat();
+    assert!(!all.contains("{{") && !all.contains("}}"));
+    for (words, times) in [
+        ("Müller &amp; Söhne &lt;GmbH&gt;", 21),
+        ("Ada Lovelace", 1),
+        ("Ops Inc.", 1),
+        ("the night log", 1),
+        ("R-17, page ", 1),
+        ("R-17-20.8", 1),
+        ("Lamp", 1),
+        (">free<", 1),
+        ("What was done", 1),
+        ("disk; fan; end of points", 1),
+        ("Remark: keep cool", 1),
+    ] {
+        assert_eq!(all.matches(words).count(), times, "{words}");
+    }
+    assert!(all.contains("Boxed: inside the box") && !all.contains("No remarks"));
+    let before = Package::open(file_of(TWENTY_PAGES)).expect("a package");
+    assert_eq!(names, before.texts, "every part is still there");
+}
+
 #[test]
 fn sections_that_cannot_be_followed_are_refused() {
     for body in [
@@ -151,6 +204,45 @@ fn sections_that_cannot_be_followed_are_refused() {
         );
         assert!(refused.is_err(), "{body}");
     }
+}
+
+#[test]
+fn a_template_that_would_take_for_ever_or_all_memory_is_refused_at_once() {
+    let refused = |body: &str, data: &Value| {
+        let mut findings = Findings::default();
+        let rendered = docx::render_docx(document(body), data, &mut findings, tempfile::tempfile);
+        rendered.expect_err("refused").0
+    };
+    let nested = p("{{#a}}").repeat(10_000) + &p("{{/a}}").repeat(10_000);
+    assert!(refused(&nested, &json!({"a": true})).contains("nested deeper"));
+    let cells = |tag: &str, count| format!("<w:tc>{}</w:tc>", p(tag)).repeat(count);
+    let row = format!(
+        "<w:tbl><w:tr>{}{}</w:tr></w:tbl>",
+        cells("{{#a}}", 5000),
+        cells("{{/a}}", 5000)
+    );
+    assert!(refused(&row, &json!({"a": true})).contains("nested deeper"));
+    let many: Vec<u8> = vec![0; 1000];
+    let empty = p("{{#t}}").repeat(5) + &p("{{/t}}").repeat(5);
+    assert!(refused(&empty, &json!({"t": many})).contains("larger"));
+    let skipped = p("{{#t}}")
+        + &p("{{#none?}}")
+        + &p("words").repeat(10_000)
+        + &p("{{/none}}")
+        + &p("{{/t}}");
+    assert!(refused(&skipped, &json!({"t": many})).contains("larger"));
+    // Numbers, so that it is no bomb to the eye.
+    let numbers = |count: u32| (0..count).map(|number| number.wrapping_mul(2_654_435_761));
+    let crowd: String = numbers(600_000)
+        .map(|number| format!("<w:r a=\"{number}\"/>"))
+        .collect();
+    assert!(refused(&crowd, &json!({})).contains("elements"));
+    let runs: String = numbers(60_000)
+        .map(|number| format!("<w:t>{{{{a|{number}}}}}</w:t>"))
+        .collect();
+    let (paragraphs, _) = rendered(&format!("<w:p>{runs}</w:p>"), &json!({}));
+    let expected: String = numbers(60_000).map(|number| number.to_string()).collect();
+    assert!(paragraphs == [expected], "many runs in one paragraph");
 }
 
 #[test]
