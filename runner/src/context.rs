@@ -7,7 +7,6 @@ use std::time::Duration;
 use files::Depot;
 use jobs::{LeaseKey, Name, ProgressKind, StageAtWork};
 use serde_json::{Value, json};
-use service::Stop;
 use tokio::sync::OnceCell;
 use uuid::Uuid;
 
@@ -39,7 +38,6 @@ pub struct Context {
     pub(crate) folder: Arc<OnceCell<Arc<RunFolder>>>,
     /// The largest file that is kept.
     pub(crate) limit: u64,
-    pub(crate) stop: Stop,
     pub(crate) term: Term,
 }
 

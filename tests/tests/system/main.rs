@@ -28,6 +28,7 @@ mod limits;
 mod listing;
 mod live;
 mod logs;
+mod object_store;
 mod opsctl;
 mod runner;
 mod schedules;
