@@ -52,8 +52,12 @@ async fn tick(
     service::OptionalJson(()): service::OptionalJson<()>,
 ) -> Result<Json<TickView>, Problem> {
     run::refuse_unless_taking(&app)?;
-    let done = crate::housekeeping::tick(&app).await.map_err(problem)?;
+    let done = crate::housekeeping::tick(&app).await;
+    // Whatever of the house could not be kept, due jobs are taken.
     let claimed = run::claim_due(&app).await?;
+    if let Some(error) = done.failed {
+        return Err(problem(error));
+    }
     Ok(Json(TickView {
         claimed,
         recovered: done.swept.recovered,
