@@ -9,6 +9,7 @@ mod alone;
 mod away;
 mod bouncer;
 mod claims;
+mod crowds;
 mod database;
 mod files;
 mod fleet;
