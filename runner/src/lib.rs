@@ -29,6 +29,7 @@ mod payload_schema;
 mod process;
 mod registry;
 mod reports;
+mod reserved;
 mod run_folder;
 mod running;
 mod secrets;
