@@ -227,8 +227,8 @@ async fn watch(handler: &mut JoinSet<Outcome>, bell: &Bell, timeout: Option<Dura
 /// because it went when it was told to. Whoever has lost its lease is not asked to go: what it says, the fence judges.
 fn unless_interrupted(outcome: Outcome, rung: Option<Interruption>) -> Outcome {
     match (outcome, rung) {
-        (outcome, None) => outcome,
-        (
+        (outcome, None)
+        | (
             outcome @ Outcome::Succeeded(_),
             Some(Interruption::TimedOut(_) | Interruption::LeaseEnding | Interruption::LeaseLost),
         ) => outcome,

@@ -501,7 +501,7 @@ async fn a_schedule_whose_job_cannot_be_recorded_stops_no_other() {
     database.make(&minutely()).await;
     database.tick().await;
     sqlx::query(
-        "update ops_schedules set next_fire_at = date_trunc('minute', now() - interval '1 minute'), due_at = null",
+        "update ops_schedules set next_fire_at = date_trunc('minute', now() - interval '1 minute')",
     )
     .execute(&database.psql)
     .await
