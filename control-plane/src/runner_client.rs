@@ -29,13 +29,22 @@ pub(crate) enum TriggerAnswer {
     /// The runner found the job not queued, or not to be taken now.
     NotQueued,
     /// The runner will never take the job; with its reason, in a form that can be stored.
-    Refused(String),
+    Refused(Refusal, String),
     /// The runner could not be reached.
     Unreachable,
     /// What answered was no runner of ours, or one that does not know our token; with the status that it gave.
     Strange(u16),
     /// Nothing is known: the answer did not come in time.
     TooSlow,
+}
+
+/// What of a job a runner refuses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// Its type, which another runner may take.
+    Type,
+    /// Its payload.
+    Payload,
 }
 
 /// As it stands with the job.
@@ -45,7 +54,7 @@ impl fmt::Display for TriggerAnswer {
             Self::Accepted => f.write_str("accepted"),
             Self::Busy => f.write_str("deferred"),
             Self::NotQueued => f.write_str("not_queued"),
-            Self::Refused(why) => write!(f, "refused: {why}"),
+            Self::Refused(_, why) => write!(f, "refused: {why}"),
             Self::Unreachable => f.write_str("unreachable"),
             Self::Strange(status) => write!(f, "strange: {status}"),
             Self::TooSlow => f.write_str("too_slow"),
@@ -187,7 +196,8 @@ fn answer_of(status: StatusCode, body: &[u8], job_id: Uuid) -> TriggerAnswer {
             }
             Ok(_) | Err(_) => TriggerAnswer::Strange(202),
         },
-        403 | 422 => TriggerAnswer::Refused(reason(status, body)),
+        403 => TriggerAnswer::Refused(Refusal::Type, reason(status, body)),
+        422 => TriggerAnswer::Refused(Refusal::Payload, reason(status, body)),
         409 => TriggerAnswer::NotQueued,
         429 | 503 => TriggerAnswer::Busy,
         other => TriggerAnswer::Strange(other),
@@ -281,11 +291,11 @@ mod tests {
         assert_eq!(answer(409, ""), TriggerAnswer::NotQueued);
         assert_eq!(
             answer(403, r#"{"detail":"not\u0000allowed"}"#),
-            TriggerAnswer::Refused("not\u{fffd}allowed".into())
+            TriggerAnswer::Refused(Refusal::Type, "not\u{fffd}allowed".into())
         );
         assert_eq!(
             answer(422, "<html>"),
-            TriggerAnswer::Refused("it answered 422".into())
+            TriggerAnswer::Refused(Refusal::Payload, "it answered 422".into())
         );
     }
 

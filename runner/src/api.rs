@@ -66,9 +66,13 @@ async fn tick(
     run::refuse_unless_taking(&app)?;
     let actor = app.identity.actor();
     app.store.note_tick(&actor).await.map_err(problem)?;
-    let done = crate::housekeeping::tick(&app).await.map_err(problem)?;
+    let done = crate::housekeeping::tick(&app).await;
     app.tell.notify_one();
+    // Whatever of the house could not be kept, due jobs are taken.
     let claimed = run::claim_due(&app).await?;
+    if let Some(error) = done.failed {
+        return Err(problem(error));
+    }
     Ok(Json(TickView {
         claimed,
         recovered: done.swept.recovered,

@@ -7,7 +7,6 @@ use std::time::Duration;
 use files::Depot;
 use jobs::{LeaseKey, Name, ProgressKind, StageAtWork};
 use serde_json::{Value, json};
-use service::Stop;
 use service::trace::Carried;
 use tokio::sync::OnceCell;
 use uuid::Uuid;
@@ -40,7 +39,6 @@ pub struct Context {
     pub(crate) folder: Arc<OnceCell<Arc<RunFolder>>>,
     /// The largest file that is kept.
     pub(crate) limit: u64,
-    pub(crate) stop: Stop,
     pub(crate) term: Term,
     /// The span of this attempt's handler.
     pub(crate) span: Option<Carried>,

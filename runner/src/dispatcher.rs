@@ -12,6 +12,7 @@ use uuid::Uuid;
 use crate::app::App;
 use crate::executor::execute;
 use crate::lease_keeper::Held;
+use crate::reserved::Reserved;
 use crate::slots::Slot;
 
 /// How long a claim may take, beyond every limit of the store: a connection may die without a word.
@@ -156,7 +157,7 @@ async fn claim_batch(
 /// Takes one job into a slot; gives no answer when the runner is stopping. The task that claims is the one that runs, so that a caller who hangs up changes nothing.
 pub(crate) fn take(
     app: &Arc<App>,
-    mut slot: Slot,
+    mut slot: Reserved,
     what: Take,
 ) -> oneshot::Receiver<Result<Taken, StoreError>> {
     let (tell, told) = oneshot::channel();
@@ -183,7 +184,9 @@ pub(crate) fn take(
                 if told.is_err() && is_awaited {
                     abandon(&of_task, leased.lease.job_id()).await;
                 }
-                execute(of_task, slot, *leased, held).await;
+                if let Some(slot) = slot.used() {
+                    execute(of_task, slot, *leased, held).await;
+                }
             }
             Ok(Recorded::Elsewhere(taken)) => {
                 let told = tell.send(Ok(taken));
@@ -221,7 +224,7 @@ enum Recorded {
 /// Claims by id. A job that must run alone is claimed only once every other slot is held too, and keeps them.
 async fn claim(
     app: &Arc<App>,
-    slot: &mut Slot,
+    slot: &mut Reserved,
     id: Uuid,
 ) -> Result<(Box<LeasedJob>, Held), StoreError> {
     let in_company = app.claim_request(1);
@@ -245,7 +248,7 @@ async fn claim(
 /// As [`record`], for a caller who waits: a job that cannot run now is nobody's any more.
 async fn record_for_now(
     app: &Arc<App>,
-    slot: &mut Slot,
+    slot: &mut Reserved,
     new: NewJob,
     inputs: &Inputs,
     by: KeyId,
@@ -274,7 +277,7 @@ async fn record_for_now(
 /// Records a job and claims it; if somebody was faster, or the request is a repeated one, says where its job stands.
 async fn record(
     app: &Arc<App>,
-    slot: &mut Slot,
+    slot: &mut Reserved,
     new: NewJob,
     inputs: &Inputs,
     by: KeyId,

@@ -84,7 +84,6 @@ pub(crate) async fn execute(app: Arc<App>, slot: Slot, leased: LeasedJob, held: 
                 work_dir: Arc::clone(&app.work_dir),
                 folder: Arc::default(),
                 limit: app.limits.upload_bytes,
-                stop: app.stop.clone(),
                 term: held.term.clone(),
                 span: handling.carried(),
             };
@@ -232,7 +231,7 @@ async fn watch(handler: &mut JoinSet<Outcome>, bell: &Bell, timeout: Option<Dura
     };
     tokio::select! {
         biased;
-        outcome = ended(handler) => return outcome,
+        outcome = ended(handler) => return unless_interrupted(outcome, bell.rung()),
         _ = bell.heard() => {}
         limit = deadline => bell.ring(Interruption::TimedOut(limit)),
     }
@@ -253,6 +252,26 @@ async fn watch(handler: &mut JoinSet<Outcome>, bell: &Bell, timeout: Option<Dura
         }
     }
     bell.rung().unwrap_or(why).outcome()
+}
+
+/// A handler may have heard the bell, and ended, before anybody looked: then it has not failed by itself, nor is it done
+/// because it went when it was told to. Whoever has lost its lease is not asked to go: what it says, the fence judges.
+fn unless_interrupted(outcome: Outcome, rung: Option<Interruption>) -> Outcome {
+    match (outcome, rung) {
+        (outcome, None)
+        | (
+            outcome @ Outcome::Succeeded(_),
+            Some(Interruption::TimedOut(_) | Interruption::LeaseEnding | Interruption::LeaseLost),
+        ) => outcome,
+        (
+            Outcome::Succeeded(_)
+            | Outcome::Failed(_)
+            | Outcome::Retry(_)
+            | Outcome::Aborted
+            | Outcome::Released,
+            Some(why),
+        ) => why.outcome(),
+    }
 }
 
 async fn ended(handler: &mut JoinSet<Outcome>) -> Outcome {
@@ -343,6 +362,33 @@ mod tests {
             Outcome::Succeeded(serde_json::Value::Null)
         };
         assert_eq!(watched(work, &bell, LONG).await, Outcome::Aborted);
+    }
+
+    #[tokio::test]
+    async fn a_handler_that_heard_the_bell_first_and_has_ended_was_interrupted_and_has_not_failed()
+    {
+        let killed = || Outcome::Failed("killed by signal 15".to_owned());
+        let done = || Outcome::Succeeded(serde_json::Value::Null);
+        for (why, said, expected) in [
+            (Interruption::Aborted, killed(), Outcome::Aborted),
+            (Interruption::Aborted, done(), Outcome::Aborted),
+            (Interruption::Draining, killed(), Outcome::Released),
+            (Interruption::Draining, done(), Outcome::Released),
+            (Interruption::LeaseEnding, done(), done()),
+        ] {
+            let (bell, mut handler) = (Bell::new(), JoinSet::new());
+            let of_handler = bell.clone();
+            handler.spawn(async move {
+                of_handler.heard().await;
+                said
+            });
+            bell.ring(why);
+            // Whoever watches comes late: the handler has ended by then.
+            for _ in 0..100 {
+                tokio::task::yield_now().await;
+            }
+            assert_eq!(watch(&mut handler, &bell, Some(LONG)).await, expected);
+        }
     }
 
     #[tokio::test]

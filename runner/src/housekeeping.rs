@@ -16,6 +16,9 @@ const SHORTEST: Duration = Duration::from_secs(1);
 /// A connection may die without a word.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// Clearing files away may take so long: an object store may be away, or slow.
+const CLEARING: Duration = Duration::from_secs(3);
+
 /// No claim is under way for longer: what was claimed before and is not known here, nobody runs.
 const SETTLED: Duration = Duration::from_secs(13);
 
@@ -88,29 +91,67 @@ async fn once(app: &App) -> Result<(), StoreError> {
     if app.limits.poll_interval.is_none() {
         return app.report().await;
     }
-    let done = tick(app).await?;
-    if done.swept.recovered + done.fired.fired > 0 {
+    let done = tick(app).await;
+    if done.swept.recovered + done.fired.fired + done.settled > 0 {
         app.backlog.work_arrived();
     }
-    Ok(())
+    done.failed.map_or(Ok(()), Err)
 }
 
 /// What housekeeping did.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Done {
     pub(crate) swept: Swept,
+    pub(crate) settled: u64,
     pub(crate) fired: Fired,
+    /// The first step that could not be done.
+    pub(crate) failed: Option<StoreError>,
 }
 
-/// Does it all once.
-///
-/// # Errors
-/// When the database does not answer.
-pub(crate) async fn tick(app: &App) -> Result<Done, StoreError> {
-    app.report().await?;
+impl Done {
+    /// Notes what a step came to: none keeps the others from being done.
+    fn note<T: Default>(&mut self, step: &'static str, came: Result<T, StoreError>) -> T {
+        came.unwrap_or_else(|error| {
+            // A database that is away is told once, by whoever asked for all of it.
+            if !matches!(error, StoreError::Unavailable(_)) {
+                tracing::warn!(event = "housekeeping_failed", step, %error);
+            }
+            self.failed.get_or_insert(error);
+            T::default()
+        })
+    }
+}
+
+/// Does it all once, the most urgent first: the jobs of the dead wait for nobody.
+pub(crate) async fn tick(app: &App) -> Done {
+    let mut done = Done::default();
+    done.note("report", app.report().await);
+    done.note("release", release(app).await);
+    done.swept = done.note("sweep", sweep(app).await);
+    done.settled = done.note("gates", settle_gates(app).await);
+    done.fired = done.note("schedules", fire_due(app).await);
+    if app.flags.is_on(Flag::Metrics)
+        && let Err(error) = app.store.keep_counts().await
+    {
+        // What was counted stays noted, and the next tick adds it up.
+        tracing::warn!(event = "counts_not_kept", %error);
+    }
+    // Last, and nobody waits for it: the next tick does what this one could not.
+    remove_expired(app).await;
+    match tokio::time::timeout(CLEARING, app.depot.sweep()).await {
+        Ok(Ok(_)) => {}
+        Ok(Err(error)) => tracing::warn!(event = "files_not_swept", %error),
+        Err(_) => tracing::warn!(event = "files_not_swept", "where they are does not answer"),
+    }
+    done
+}
+
+/// Gives back what the runner has claimed without hearing of it.
+async fn release(app: &App) -> Result<(), StoreError> {
+    let known = app.leases.known();
     let released = app
         .store
-        .release_unheld(&app.identity, &app.leases.known(), SETTLED)
+        .release_unheld(&app.identity, &known, SETTLED)
         .await?;
     if released > 0 {
         tracing::warn!(
@@ -120,20 +161,15 @@ pub(crate) async fn tick(app: &App) -> Result<Done, StoreError> {
         );
         app.backlog.work_arrived();
     }
-    if app.registry.takes_stages() {
-        let settled = app
-            .store
-            .settle_gates(&format!("sweep:{}", app.identity.id))
-            .await?;
-        if settled > 0 {
-            tracing::info!(event = "gates_settled", settled);
-            app.backlog.work_arrived();
-        }
-    }
+    Ok(())
+}
+
+async fn sweep(app: &App) -> Result<Swept, StoreError> {
     let swept = app
         .store
         .sweep(&format!("sweep:{}", app.identity.id))
         .await?;
+    app.leases.forget_forsaken();
     if swept != Swept::default() {
         tracing::info!(
             event = "swept",
@@ -142,22 +178,21 @@ pub(crate) async fn tick(app: &App) -> Result<Done, StoreError> {
             forgotten = swept.forgotten
         );
     }
-    if app.flags.is_on(Flag::Metrics)
-        && let Err(error) = app.store.keep_counts().await
-    {
-        // What was counted stays noted, and the next tick adds it up.
-        tracing::warn!(event = "counts_not_kept", %error);
+    Ok(swept)
+}
+
+async fn settle_gates(app: &App) -> Result<u64, StoreError> {
+    if !app.registry.takes_stages() {
+        return Ok(0);
     }
-    if let Err(error) = app.depot.sweep().await {
-        // Nobody waits for it, and the next tick does it.
-        tracing::warn!(event = "files_not_swept", %error);
+    let settled = app
+        .store
+        .settle_gates(&format!("sweep:{}", app.identity.id))
+        .await?;
+    if settled > 0 {
+        tracing::info!(event = "gates_settled", settled);
     }
-    let done = Done {
-        swept,
-        fired: fire_due(app).await?,
-    };
-    remove_expired(app).await;
-    Ok(done)
+    Ok(settled)
 }
 
 /// Removes what has been kept for long enough. Nobody waits for it: what it cannot do now the next tick does.

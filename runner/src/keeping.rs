@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::artifacts::{Folder, Found, MOST_FILES};
 use crate::context::Context;
-use crate::interruption::Interruption;
+use crate::interruption::{Bell, Interruption};
 use crate::run_folder::RunFolder;
 
 /// All files of an attempt may have so many times as many bytes as one.
@@ -22,13 +22,19 @@ const MOST_NAMED: usize = 20;
 const PIECE: usize = 256 * 1024;
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// What is under way may still end when the runner is to stop: it hands back what has not within so long.
+const WHILE_DRAINING: Duration = Duration::from_secs(5);
+/// An attempt that has failed waits no longer for a place that is away.
+const FOR_A_FAILURE: Duration = Duration::from_secs(60);
 
 /// Why an attempt's files are not all kept.
 enum Unkept {
     /// It cannot be had; the text is for the job's error.
     Refused(String),
-    /// The lease is another's, or nobody waits any more: whatever is stored never shows.
+    /// The lease is another's: whatever is stored never shows.
     Moot,
+    /// The attempt has to end before they are.
+    Interrupted(Interruption),
 }
 
 /// Stores what is in the folder and gives the outcome that the attempt then has.
@@ -40,8 +46,15 @@ pub(crate) async fn keep(context: &Context, folder: &Arc<RunFolder>, outcome: Ou
     if !keeps {
         return outcome;
     }
-    match keep_all(context, folder).await {
+    let patience = match &outcome {
+        Outcome::Succeeded(_) => None,
+        Outcome::Failed(_) | Outcome::Retry(_) | Outcome::Aborted | Outcome::Released => {
+            Some(FOR_A_FAILURE)
+        }
+    };
+    match keep_in_time(context, folder, patience).await {
         Ok(()) | Err(Unkept::Moot) => outcome,
+        Err(Unkept::Interrupted(why)) => why.outcome(),
         Err(Unkept::Refused(why)) => {
             let data = json!({ "message": "artifacts were not kept", "reason": why });
             context.report(ProgressKind::Warning, data).await;
@@ -53,6 +66,42 @@ pub(crate) async fn keep(context: &Context, folder: &Arc<RunFolder>, outcome: Ou
             }
         }
     }
+}
+
+/// Whoever aborts the job or stops the runner does not wait for a place that is away.
+async fn keep_in_time(
+    context: &Context,
+    folder: &Arc<RunFolder>,
+    patience: Option<Duration>,
+) -> Result<(), Unkept> {
+    let too_late = async {
+        match patience {
+            Some(patience) => tokio::time::sleep(patience).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        biased;
+        kept = keep_all(context, folder) => kept,
+        why = interrupted(&context.bell, context.bell.rung()) => Err(Unkept::Interrupted(why)),
+        () = too_late => Err(Unkept::Refused("where they go did not answer in time".to_owned())),
+    }
+}
+
+/// Ends when the attempt is to end before its files are kept; what ended its handler has been heard already.
+async fn interrupted(bell: &Bell, before: Option<Interruption>) -> Interruption {
+    if before.is_none() {
+        match bell.heard().await {
+            Interruption::Aborted => return Interruption::Aborted,
+            Interruption::Draining => {
+                tokio::time::sleep(WHILE_DRAINING).await;
+                return Interruption::Draining;
+            }
+            // The fence decides whether what is stored shows.
+            Interruption::TimedOut(_) | Interruption::LeaseEnding | Interruption::LeaseLost => {}
+        }
+    }
+    std::future::pending().await
 }
 
 async fn keep_all(context: &Context, run: &Arc<RunFolder>) -> Result<(), Unkept> {
@@ -115,10 +164,7 @@ async fn keep_one(context: &Context, folder: &Arc<Folder>, name: &str) -> Result
             FileError::Store(StoreError::LeaseLost(_)) => return Err(Unkept::Moot),
             error if error.passes() => {
                 tracing::warn!(event = "artifact_not_stored", job_id = %context.key.job_id, %error, "trying again");
-                tokio::select! {
-                    () = tokio::time::sleep(pause) => {}
-                    () = context.stop.at_once() => return Err(Unkept::Moot),
-                }
+                tokio::time::sleep(pause).await;
                 if is_moot(context) {
                     return Err(Unkept::Moot);
                 }
@@ -205,5 +251,34 @@ pub(crate) async fn blocking<T: Send + 'static>(
     match tokio::task::spawn_blocking(work).await {
         Ok(done) => done,
         Err(error) => Err(std::io::Error::other(error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn an_abort_ends_the_wait_for_a_place_that_is_away_and_what_was_known_before_does_not() {
+        let bell = Bell::new();
+        assert!(interrupted(&bell, None).now_or_never().is_none());
+        bell.ring(Interruption::Aborted);
+        assert_eq!(interrupted(&bell, None).await, Interruption::Aborted);
+        let rung = bell.rung();
+        assert!(
+            interrupted(&bell, rung).now_or_never().is_none(),
+            "known before"
+        );
+
+        let bell = Bell::new();
+        bell.ring(Interruption::Draining);
+        let draining = interrupted(&bell, None).now_or_never();
+        assert!(draining.is_none(), "what is under way may end");
+
+        let bell = Bell::new();
+        bell.ring(Interruption::LeaseLost);
+        assert!(interrupted(&bell, None).now_or_never().is_none());
     }
 }

@@ -30,7 +30,7 @@ pub(crate) struct Leases {
     lease: Duration,
     held: Mutex<HashMap<LeaseKey, Entry>>,
     /// Those whose work is over and whose end could not be recorded: they must run out, and so be counted.
-    forsaken: Mutex<Vec<LeaseKey>>,
+    forsaken: Mutex<Vec<(LeaseKey, Instant)>>,
 }
 
 #[derive(Debug)]
@@ -103,14 +103,24 @@ impl Leases {
         self.forsaken
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .push(key);
+            .push((key, Instant::now()));
+    }
+
+    /// Forgets those that have run out: for whoever has just seen them swept.
+    pub(crate) fn forget_forsaken(&self) {
+        self.forget_forsaken_before(Instant::now().checked_sub(2 * self.lease));
+    }
+
+    fn forget_forsaken_before(&self, instant: Option<Instant>) {
+        let mut forsaken = self.forsaken.lock().unwrap_or_else(PoisonError::into_inner);
+        forsaken.retain(|(_, at)| instant.is_none_or(|instant| *at > instant));
     }
 
     /// Every lease that this runner knows of; one that it does not know was claimed without its hearing of it.
     pub(crate) fn known(&self) -> Vec<LeaseKey> {
         let mut known = self.keys();
         let forsaken = self.forsaken.lock().unwrap_or_else(PoisonError::into_inner);
-        known.extend(forsaken.iter().copied());
+        known.extend(forsaken.iter().map(|(key, _)| *key));
         known
     }
 
@@ -362,6 +372,16 @@ mod tests {
         leases.note(&asked, &[], Sent::now());
         assert_eq!(fresh.bell.rung(), None);
         assert_eq!(leases.keys(), [key(2, 2)]);
+    }
+
+    #[test]
+    fn a_forsaken_lease_is_known_until_it_has_run_out_and_not_for_ever() {
+        let leases = Leases::new(LEASE);
+        leases.forsake(key(1, 1));
+        leases.forget_forsaken();
+        assert_eq!(leases.known(), [key(1, 1)], "it has not run out");
+        leases.forget_forsaken_before(Some(Instant::now()));
+        assert!(leases.known().is_empty());
     }
 
     #[test]

@@ -30,6 +30,7 @@ mod payload_schema;
 mod process;
 mod registry;
 mod reports;
+mod reserved;
 mod run_folder;
 mod running;
 mod secrets;

@@ -212,6 +212,13 @@ impl Program {
             .unwrap_or_else(|| panic!("{} was ended by a signal: {status}", self.name))
     }
 
+    /// Waits until a signal has ended it.
+    pub async fn is_killed(&mut self) {
+        let what = format!("{} (process {}) is killed", self.name, self.id());
+        let status = wait_until(&what, async || self.child.try_wait().expect("a status")).await;
+        assert_eq!(status.code(), None, "{} has ended by itself", self.name);
+    }
+
     /// Asks it to end.
     pub fn terminate(&self) {
         self.signal(Signal::TERM);

@@ -20,7 +20,7 @@ use super::submit::REPLAYED;
 use super::views::{JobView, TriggerOutcome, TriggerRequestView, TriggerView, TriggeredView};
 use crate::app::{App, ask};
 use crate::error::{no_such_job, wrong_status};
-use crate::runner_client::TriggerAnswer;
+use crate::runner_client::{Refusal, TriggerAnswer};
 
 /// What is to be triggered.
 #[derive(Debug)]
@@ -166,7 +166,7 @@ async fn nudge(
         TriggerAnswer::Accepted => Ok(answer(app.job(job.id).await?, TriggerOutcome::Accepted)),
         TriggerAnswer::Busy => Ok(answer(app.job(job.id).await?, TriggerOutcome::Deferred)),
         TriggerAnswer::NotQueued => answer_by_status(app, job.id).await,
-        TriggerAnswer::Refused(why) => refuse(app, caller, job.id, &why).await,
+        TriggerAnswer::Refused(what, why) => refuse(app, caller, job.id, (what, &why)).await,
         TriggerAnswer::Unreachable => Err(Problem::bad_gateway(
             "The runner could not be reached. The job stays queued and is taken up later.",
         )),
@@ -180,10 +180,22 @@ async fn nudge(
     }
 }
 
-/// The runner refused the job for good: it fails, unless somebody else took it meanwhile.
-async fn refuse(app: &App, caller: Caller, id: Uuid, why: &str) -> Result<Response, Problem> {
-    let error = format!("the runner refused it: {why}");
-    if ask(app.store.refuse(id, &caller.key_id.to_string(), &error)).await? {
+/// The runner refused the job for good: it fails, unless somebody else took it meanwhile, or will.
+async fn refuse(
+    app: &App,
+    caller: Caller,
+    id: Uuid,
+    (what, why): (Refusal, &str),
+) -> Result<Response, Problem> {
+    let (actor, error) = (
+        caller.key_id.to_string(),
+        format!("the runner refused it: {why}"),
+    );
+    let failed = match what {
+        Refusal::Type => ask(app.store.refuse_type(id, &actor, &error)).await?,
+        Refusal::Payload => ask(app.store.refuse(id, &actor, &error)).await?,
+    };
+    if failed {
         let detail = format!("The runner refused the job, which has failed: {why}");
         return Err(
             Problem::bad_gateway(detail).with_code("runner-refused", "Runner refused the job")

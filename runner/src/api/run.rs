@@ -18,6 +18,7 @@ use crate::app::App;
 use crate::dispatcher::{self, Take, Taken};
 use crate::error::problem;
 use crate::registry::{JobType, NotTaken};
+use crate::reserved::Reserved;
 use crate::slots::Slot;
 
 const IDEMPOTENCY_KEY: &str = "Idempotency-Key";
@@ -170,7 +171,11 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
 }
 
 /// A slot now, or in time.
-pub(super) async fn slot(app: &App) -> Result<Slot, Problem> {
+pub(super) async fn slot(app: &Arc<App>) -> Result<Reserved, Problem> {
+    free_slot(app).await.map(|slot| Reserved::new(app, slot))
+}
+
+async fn free_slot(app: &App) -> Result<Slot, Problem> {
     if let Some(slot) = app.slots.take() {
         return Ok(slot);
     }

@@ -9,6 +9,7 @@ mod black_hole;
 mod bouncer;
 mod database;
 mod gates;
+mod locked;
 mod outcomes;
 mod postmaster;
 mod safety;

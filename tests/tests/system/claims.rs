@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::json;
 use tests::{System, wait_until};
+use tokio::task::JoinSet;
 
 use crate::scripts::{Door, HOLD};
 
@@ -213,5 +214,58 @@ async fn a_type_with_a_limit_never_runs_more_at_once_over_the_fleet() {
     for id in &ids {
         system.until(id, "succeeded").await;
     }
+    system.stop().await;
+}
+
+/// A trigger holds the only slot while a look finds none, and then does not need it; whether that came about.
+async fn a_look_in_vain(system: &System) -> bool {
+    let triggered = system.submit_type("work").await;
+    // Every claim reads the switch, and waits here.
+    let mut lock = system.database.psql.begin().await.expect("a transaction");
+    sqlx::query("lock table ops_fleet in access exclusive mode")
+        .execute(&mut *lock)
+        .await
+        .expect("the lock");
+    let (runner, body) = (system.runner(0), json!({"job_id": triggered}));
+    let mut asking = JoinSet::new();
+    asking.spawn(async move { runner.post("/run", &body).await.status });
+    wait_until("the claim is under way", async || {
+        let waiting = "select count(*) from pg_stat_activity
+            where datname = current_database() and wait_event_type = 'Lock' and query like '%ops_fleet%'";
+        (system.database.count(waiting).await > 0).then_some(())
+    })
+    .await;
+    system.abort(&triggered).await.expect(202);
+    let waiting = system.submit_type("work").await;
+    let tick = system.runner(0).press("/tick").await.expect(200).json();
+    assert_eq!(tick["claimed"], 0, "{tick}");
+    lock.rollback().await.expect("unlocked");
+    let status = asking.join_next().await.expect("one").expect("an answer");
+    assert_ne!(status, 202);
+    if status == 503 {
+        // The claim has not waited so long, on a busy machine.
+        system.runner(0).press("/tick").await.expect(200);
+    }
+    // Nobody polls, nobody listens, and nobody asks again.
+    system.until(&waiting, "succeeded").await;
+    status != 503
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slot_that_a_trigger_did_not_need_is_given_to_what_was_found_waiting() {
+    let system = System::builder()
+        .shell("work", "true", "")
+        .set("RUNNER_CONCURRENCY", "1")
+        .set("RUNNER_POLL_INTERVAL_SECONDS", "0")
+        .start()
+        .await;
+    let mut came_about = false;
+    for _ in 0..10 {
+        came_about = a_look_in_vain(&system).await;
+        if came_about {
+            break;
+        }
+    }
+    assert!(came_about);
     system.stop().await;
 }

@@ -246,3 +246,44 @@ async fn a_control_plane_that_is_asked_to_end_ends_well() {
     }
     system.stop().await;
 }
+
+/// Kills its runner: its parent is the shim, and the shim's is the runner.
+const KILLS_ITS_RUNNER: &str = r#"kill -9 "$(cut -d ' ' -f 4 "/proc/$PPID/stat")"; exec sleep 600"#;
+
+#[tokio::test]
+async fn a_job_that_kills_every_runner_is_given_up_after_three_and_the_others_are_done() {
+    let system = System::builder()
+        .shell("poison", KILLS_ITS_RUNNER, "")
+        .shell("good", "true", "")
+        .runners(0)
+        .start()
+        .await;
+    let poison = system
+        .submit(&json!({"job_type": "poison", "max_attempts": 50}))
+        .await;
+    let mut good = Vec::new();
+    for _ in 0..5 {
+        let body = json!({"job_type": "good", "max_attempts": 3});
+        good.push(system.submit(&body).await);
+    }
+    for _ in 0..3 {
+        let mut victim = runner(&system, "victim", &[]);
+        victim.is_killed().await;
+    }
+    let mut survivor = runner(&system, "victim", &[]);
+    survivor.address().await;
+    let job = system.until(&poison, "failed").await;
+    assert_eq!(
+        (&job["attempt"], &job["max_attempts"]),
+        (&json!(3), &json!(50))
+    );
+    assert!(job["dead_lettered_at"].is_string(), "{job}");
+    let kinds = system.kinds(&poison).await;
+    let lost = kinds.iter().filter(|kind| *kind == "lease_expired").count();
+    assert_eq!(lost, 3, "{kinds:?}");
+    for id in &good {
+        system.until(id, "succeeded").await;
+    }
+    end(survivor, system.folder()).await;
+    system.stop().await;
+}

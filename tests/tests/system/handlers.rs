@@ -1,9 +1,12 @@
 //! Handlers that are no commands: HTTP calls, the built-in rollup, and those of a program of a user's own.
 
+use std::time::Duration;
+
 use runner::{Context, Handler, Handlers, JobError, Terms};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use tests::{Peer, Start, System};
+use tests::{Peer, Start, System, wait_until};
+use uuid::Uuid;
 
 #[tokio::test]
 async fn the_answer_to_an_http_call_decides_how_the_job_ends() {
@@ -136,6 +139,8 @@ async fn metrics_refresh_rolls_up_what_has_happened() {
     system.stop().await;
 }
 
+const LEASE: Duration = Duration::from_secs(3);
+
 /// A user's handler that does what its payload says.
 struct Obedient;
 
@@ -147,6 +152,7 @@ enum Order {
     Fail,
     Panic,
     Wait,
+    Block,
 }
 
 #[derive(Serialize)]
@@ -171,6 +177,12 @@ impl Handler for Obedient {
             }),
             Order::Fail => Err(JobError::fail("as ordered")),
             Order::Panic => panic!("as ordered"),
+            Order::Block => {
+                std::thread::sleep(2 * LEASE);
+                Ok(Done {
+                    attempt: context.attempt(),
+                })
+            }
             Order::Wait => {
                 context.cancelled().await;
                 Err(JobError::retry("cancelled"))
@@ -243,6 +255,39 @@ async fn a_users_handler_hears_of_an_abort() {
     system.until(&id, "running").await;
     system.abort(&id).await.expect(202);
     system.until(&id, "aborted").await;
+    system.stop().await;
+}
+
+/// All that runs here, the runner too, shares the one thread of this test.
+#[tokio::test]
+async fn a_handler_that_blocks_every_thread_of_its_runner_keeps_its_lease() {
+    let system = System::builder()
+        .handlers(handlers)
+        .allow("obey")
+        .set("RUNNER_LEASE_SECONDS", "3")
+        .start()
+        .await;
+    // Not over HTTP, whose limits are on the blocked thread too.
+    let psql = &system.database.psql;
+    let id: Uuid = sqlx::query_scalar("select ops_enqueue('obey', '\"block\"')")
+        .fetch_one(psql)
+        .await
+        .expect("recorded");
+    let renewed = wait_until("it has succeeded", async || {
+        sqlx::query_scalar::<_, bool>(
+            "select heartbeat_at > started_at + interval '3 seconds' from ops_jobs
+             where id = $1 and status = 'succeeded' and attempt = 1",
+        )
+        .bind(id)
+        .fetch_optional(psql)
+        .await
+        .expect("an answer")
+    })
+    .await;
+    assert!(
+        renewed,
+        "it was renewed after its first lease would have ended"
+    );
     system.stop().await;
 }
 

@@ -33,6 +33,7 @@ mod live;
 mod logs;
 mod metrics;
 mod object_store;
+mod object_store_away;
 mod opsctl;
 mod restore;
 mod rotation;

@@ -249,6 +249,31 @@ async fn a_refused_job_is_502_and_failed_saying_so() {
 }
 
 #[tokio::test]
+async fn a_job_that_the_asked_runner_does_not_take_waits_for_one_that_does() {
+    let builder = System::builder()
+        .shell("hello", "true", "")
+        .set("RUNNER_POLL_INTERVAL_SECONDS", "0");
+    let system = builder.start().await;
+    sqlx::query(
+        "insert into ops_runners (id, boot_id, version, job_types, slots_total, slots_used, draining)
+         values ('elsewhere', gen_random_uuid(), '0', '{only_there}', 1, 0, false)",
+    )
+    .execute(&system.database.psql)
+    .await
+    .expect("a runner that lives elsewhere");
+    let body = json!({"job_type": "only_there"});
+    let answer = system
+        .ops
+        .post("/trigger_runner", &body)
+        .await
+        .expect(202)
+        .json();
+    assert_eq!(answer["trigger"]["outcome"], "deferred");
+    assert_eq!(answer["job"]["status"], "queued");
+    system.stop().await;
+}
+
+#[tokio::test]
 async fn a_token_that_the_runner_does_not_know_is_502_and_the_job_stays_queued() {
     let builder = System::builder()
         .shell("hello", "true", "")

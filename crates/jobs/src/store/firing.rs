@@ -113,7 +113,12 @@ impl Store {
             }
             Ok(Page::Nothing) => return Ok(false),
             Ok(Page::Faulty(why)) | Err(StoreError::Refused(why)) => why,
-            Err(error) => return Err(error),
+            Err(error @ StoreError::Unavailable(_)) => return Err(error),
+            // Whatever is wrong with it, for example a trigger of the users' own that refuses its job.
+            Err(error) => match std::error::Error::source(&error) {
+                Some(cause) => format!("{error}: {cause}"),
+                None => error.to_string(),
+            },
         };
         tracing::error!(event = "schedule_faulty", schedule = name, fault);
         sqlx::query!(

@@ -183,6 +183,42 @@ impl Store {
         Ok(refused.rows_affected() == 1)
     }
 
+    /// Fails a queued job because the runner does not take its type; `false` when it is not queued any more, or another
+    /// runner that lives takes the type.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn refuse_type(&self, id: Uuid, actor: &str, why: &str) -> Result<bool, StoreError> {
+        self.persist(Again::Undone, || self.refuse_type_once(id, actor, why))
+            .await
+    }
+
+    async fn refuse_type_once(&self, id: Uuid, actor: &str, why: &str) -> Result<bool, StoreError> {
+        let refused = sqlx::query!(
+            r#"
+            with acting as materialized (select set_config('ops.actor', $1, true) as actor)
+            update ops_jobs j
+            set status = 'failed', error = $3
+            from acting a
+            where j.id = $2
+              and j.status = 'queued'
+              and a.actor is not null
+              and not exists (
+                select from ops_runners r
+                where coalesce(j.stage_type, j.job_type) = any(r.job_types)
+                  and not r.draining
+                  and r.last_seen_at > clock_timestamp() - interval '1 minute'
+              )
+            "#,
+            actor,
+            id,
+            why,
+        )
+        .execute(&self.pool)
+        .await?;
+        Ok(refused.rows_affected() == 1)
+    }
+
     /// Notes something about a job that is no transition; `kind` is a word of ours.
     ///
     /// # Errors

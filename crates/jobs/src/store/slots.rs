@@ -70,13 +70,20 @@ impl Store {
                 and not exists (select from ops_runners r where r.id = $1 and r.drain_requested_at is not null)
                 and s.slot_no <= $10
                 and s.job_id is null
-                and exists (
-                  select from ops_jobs j
-                  where j.status = 'queued' and j.run_at <= now()
-                    and coalesce(j.stage_type, j.job_type) = $3 and (j.stage_no is null or $12)
-                    and (j.expires_at is null or j.expires_at > now())
-                    and ($6::uuid is null or j.id = $6)
-                )
+                and case
+                  when $6::uuid is null then exists (
+                    select from ops_jobs j
+                    where j.status = 'queued' and j.claim_order is not null and j.run_at <= now()
+                      and coalesce(j.stage_type, j.job_type) collate "C" = $3 and (j.stage_no is null or $12)
+                      and (j.expires_at is null or j.expires_at > now())
+                  )
+                  else exists (
+                    select from ops_jobs j
+                    where j.id = $6 and j.status = 'queued' and j.run_at <= now()
+                      and coalesce(j.stage_type, j.job_type) = $3 and (j.stage_no is null or $12)
+                      and (j.expires_at is null or j.expires_at > now())
+                  )
+                end
               order by s.slot_no
               limit $7
               for update of s skip locked
@@ -88,7 +95,7 @@ impl Store {
                 and j.status = 'queued'
                 and j.claim_order is not null
                 and j.run_at <= now()
-                and coalesce(j.stage_type, j.job_type) = $3
+                and coalesce(j.stage_type, j.job_type) collate "C" = $3
                 and (j.stage_no is null or $12)
                 and (j.expires_at is null or j.expires_at > now())
                 and exists (select from free)
@@ -103,7 +110,7 @@ impl Store {
                 and j.status = 'queued'
                 and j.claim_order is not null
                 and j.run_at <= now()
-                and coalesce(j.stage_type, j.job_type) = $3
+                and coalesce(j.stage_type, j.job_type) collate "C" = $3
                 and (j.stage_no is null or $12)
                 and (j.expires_at is null or j.expires_at > now())
                 and j.lost_count = 0

@@ -1,6 +1,6 @@
 //! Housekeeping that any runner may do, none has to lead: guarded statements, a page at a time, safe to run at once.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use time::OffsetDateTime;
@@ -34,8 +34,10 @@ pub struct LastSweep {
     pub ago_seconds: f64,
 }
 
-/// Pages of a thousand jobs that one sweep seals.
+/// Pages that one sweep seals at most.
 const SEAL_PAGES: usize = 5;
+/// It begins no other page after so long: after an end of very many jobs at once a page takes its time, and others wait.
+const SEALING: Duration = Duration::from_secs(1);
 
 /// Rows a statement; a longer backlog takes more statements, not longer locks.
 const PAGE: i64 = 100;
@@ -124,7 +126,11 @@ impl Store {
 
     /// Seals the histories of jobs that have ended, some pages at a time, so that a busy database is not made busier.
     async fn seal(&self, actor: &str) -> Result<(), StoreError> {
+        let begun = Instant::now();
         for _ in 0..SEAL_PAGES {
+            if begun.elapsed() > SEALING {
+                break;
+            }
             let sealed = sqlx::query_scalar!("select ops_seal($1)", actor)
                 .fetch_one(&self.pool)
                 .await?;

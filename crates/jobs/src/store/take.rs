@@ -99,6 +99,28 @@ pub(super) async fn take(
           union all
           select from ops_runners r where r.id = $1 and r.drain_requested_at is not null
         ),
+        -- Between which places the jobs of these types lie: what is queued of other types before and behind is not read.
+        span as materialized (
+          select min(b.first) as first, max(b.last) as last
+          from unnest($3::text[]) as t (job_type)
+          cross join lateral (
+            select
+              f.claim_order as first,
+              (
+                select l.claim_order
+                from ops_jobs l
+                where l.status = 'queued' and l.claim_order is not null
+                  and coalesce(l.stage_type, l.job_type) collate "C" = t.job_type
+                order by l.claim_order desc, l.id desc
+                limit 1
+              ) as last
+            from ops_jobs f
+            where f.status = 'queued' and f.claim_order is not null
+              and coalesce(f.stage_type, f.job_type) collate "C" = t.job_type
+            order by f.claim_order, f.id
+            limit 1
+          ) b
+        ),
         head as materialized (
           select j.id, j.lost_count > 0 as alone, j.run_at < now() - interval '10 seconds' as overdue
           from ops_jobs j
@@ -106,6 +128,7 @@ pub(super) async fn take(
             and not exists (select from closed)
             and j.status = 'queued'
             and j.claim_order is not null
+            and j.claim_order between (select s.first from span s) and (select s.last from span s)
             and j.run_at <= now()
             and coalesce(j.stage_type, j.job_type) = any($3)
             and (j.stage_no is null or $11)
@@ -121,6 +144,7 @@ pub(super) async fn take(
             and not exists (select from closed)
             and j.status = 'queued'
             and j.claim_order is not null
+            and j.claim_order between (select s.first from span s) and (select s.last from span s)
             and j.run_at <= now()
             and coalesce(j.stage_type, j.job_type) = any($3)
             and (j.stage_no is null or $11)

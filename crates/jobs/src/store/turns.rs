@@ -73,12 +73,35 @@ impl Store {
             .collect();
         let rows = sqlx::query!(
             r#"
+            -- As a claim does it: nothing of other types is read.
+            with span as materialized (
+              select min(b.first) as first, max(b.last) as last
+              from unnest($1::text[]) as t (job_type)
+              cross join lateral (
+                select
+                  f.claim_order as first,
+                  (
+                    select l.claim_order
+                    from ops_jobs l
+                    where l.status = 'queued' and l.claim_order is not null
+                      and coalesce(l.stage_type, l.job_type) collate "C" = t.job_type
+                    order by l.claim_order desc, l.id desc
+                    limit 1
+                  ) as last
+                from ops_jobs f
+                where f.status = 'queued' and f.claim_order is not null
+                  and coalesce(f.stage_type, f.job_type) collate "C" = t.job_type
+                order by f.claim_order, f.id
+                limit 1
+              ) b
+            )
             select d.job_type as "job_type!", count(*) as "jobs!"
             from (
               select coalesce(j.stage_type, j.job_type) as job_type
               from ops_jobs j
               where j.status = 'queued'
                 and j.claim_order is not null
+                and j.claim_order between (select s.first from span s) and (select s.last from span s)
                 and j.run_at <= now()
                 and coalesce(j.stage_type, j.job_type) = any($1)
                 and (j.stage_no is null or $3)

@@ -11,6 +11,7 @@ mod away;
 mod bouncer;
 mod claims;
 mod counts;
+mod crowds;
 mod database;
 mod drains;
 mod files;

@@ -488,6 +488,31 @@ async fn a_schedule_typed_into_psql_fires_and_one_that_makes_no_sense_says_so_an
 }
 
 #[tokio::test]
+async fn a_schedule_whose_job_cannot_be_recorded_stops_no_other() {
+    let database = Database::new().await;
+    sqlx::raw_sql(
+        "create function no() returns trigger language plpgsql as $$ begin raise exception 'not that one'; end $$;
+         create trigger no before insert on ops_jobs for each row when (new.job_type = 'bad') execute function no();
+         insert into ops_schedules (name, cron, job_type) values ('bad', '* * * * *', 'bad');",
+    )
+    .execute(&database.psql)
+    .await
+    .expect("a trigger of the users' own, and a schedule");
+    database.make(&minutely()).await;
+    database.tick().await;
+    sqlx::query(
+        "update ops_schedules set next_fire_at = date_trunc('minute', now() - interval '1 minute')",
+    )
+    .execute(&database.psql)
+    .await
+    .expect("both are due");
+    assert!(database.tick().await.fired >= 1);
+    let bad = database.store.schedule(&schedule_name("bad")).await;
+    let fault = bad.expect("an answer").expect("a schedule").fault;
+    assert!(fault.is_some_and(|fault| fault.contains("not that one")));
+}
+
+#[tokio::test]
 async fn a_change_names_the_revision_that_it_is_for_and_keeps_what_is_decided() {
     let database = Database::new().await;
     let first = database.make(&minutely()).await;
