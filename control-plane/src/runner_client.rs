@@ -104,7 +104,7 @@ impl RunnerClient {
             .await;
         match answer {
             TriggerAnswer::Accepted | TriggerAnswer::Busy | TriggerAnswer::NotQueued => {}
-            TriggerAnswer::Refused(_) => span.fail("refused"),
+            TriggerAnswer::Refused(_, _) => span.fail("refused"),
             TriggerAnswer::Unreachable => span.fail("unreachable"),
             TriggerAnswer::Strange(_) => span.fail("strange"),
             TriggerAnswer::TooSlow => span.fail("timeout"),
