@@ -94,8 +94,12 @@ async fn begin_counting(app: Arc<App>, stop: Stop) {
     if !app.flags().is_on(Flag::Metrics) {
         return;
     }
+    let mut told = false;
     while let Err(error) = app.store.count_jobs().await {
-        tracing::warn!(event = "counts_not_kept", %error);
+        if !told {
+            tracing::warn!(event = "counts_not_kept", %error, "asking again until it works");
+            told = true;
+        }
         tokio::select! {
             () = stop.requested() => return,
             () = tokio::time::sleep(ASK_AGAIN) => {}
