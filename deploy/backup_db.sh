@@ -67,7 +67,8 @@ partial=".partial-$name"
 trap 'rm -f -- "$partial" "$partial.sha256"' EXIT
 
 "$pg_dump" --format=custom --compress=3 --no-password --lock-wait-timeout=10s --file="$partial" --dbname="$address"
-"$pg_restore" --list "$partial" | grep -q ' TABLE DATA public ops_jobs ' || die 'the dump has no ops_jobs: is this the database?'
+contents="$("$pg_restore" --list "$partial")"
+[[ "$contents" == *' TABLE DATA public ops_jobs '* ]] || die 'the dump has no ops_jobs: is this the database?'
 sum="$(sha256sum -- "$partial")"
 printf '%s  %s\n' "${sum%% *}" "$name" > "$partial.sha256"
 sync -- "$partial" "$partial.sha256"
