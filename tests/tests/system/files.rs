@@ -1,7 +1,8 @@
 //! Files: what goes up with a job, what comes down from it, and what of all that means harm.
 
 use serde_json::{Value, json};
-use tests::{Multipart, System, raw, wait_until};
+use service::KeyDigest;
+use tests::{Multipart, RUNNER_TOKEN, System, raw, wait_until};
 
 /// Names under which somebody might hope to find another file.
 const TRAVERSALS: [&str; 60] = [
@@ -435,7 +436,10 @@ cat "$OPS_INPUT_DIR"/* > "$OPS_ARTIFACTS_DIR/copy.bin""#;
     let job = system.job(ok.header("x-ops-job-id")).await;
     assert_eq!(
         (&job["status"], &job["created_by"]),
-        (&json!("succeeded"), &json!("runner:runner-1"))
+        (
+            &json!("succeeded"),
+            &json!(KeyDigest::of(RUNNER_TOKEN).id().to_string())
+        )
     );
     let failed = task("fail").post(&runner, "/v1/run").await.expect(200);
     assert_eq!(failed.header("x-ops-exit-code"), "2");
