@@ -104,7 +104,7 @@ pub(crate) async fn run(
                 settings,
                 screen,
             )
-            .await?
+            .await?;
         }
         Command::New(New { setting, .. }) => {
             let key = setting.make();
