@@ -195,7 +195,7 @@ pub async fn start(mut config: Config, handlers: Handlers) -> Result<RunningRunn
     };
     let dead = name_lock.as_ref().and_then(|lock| lock.dead);
     identity::admit_at_once(&app, dead).await;
-    let guard = Guard::runner_token(config.tokens, config.shared.auth_failures_per_minute);
+    let guard = Guard::runner_token_with(config.tokens, config.shared.auth_failures_per_minute);
     let router = api::router(&app, guard, config.shared.flags);
     running
         .life

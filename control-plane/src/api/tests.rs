@@ -230,11 +230,11 @@ fn every_route_says_which_scope_it_needs_and_only_looking_needs_the_narrowest() 
 async fn a_key_of_the_database_is_503_while_the_database_is_away_and_no_guess_is() {
     let service = all_on();
     let kept = service::auth::new_key();
-    let response = ask(&service, "GET", "/api/ops/meta", kept.expose()).await;
+    let response = ask(&service, "GET", "/api/ops/debug/env", kept.expose()).await;
     assert_eq!(response.status().as_u16(), 503);
     assert!(response.headers().contains_key(header::RETRY_AFTER));
     for (key, status) in [("wrong", 401), ("opsd_1", 401), ("", 401), ("k", 200)] {
-        let response = ask(&service, "GET", "/api/ops/meta", key).await;
+        let response = ask(&service, "GET", "/api/ops/debug/env", key).await;
         assert_eq!(response.status().as_u16(), status, "{key}");
     }
 }

@@ -93,8 +93,13 @@ impl Guard {
         }))
     }
 
+    /// Accepts `X-Runner-Token`, and the usual number of wrong ones.
+    pub fn runner_token(keys: KeySet) -> Self {
+        Self::runner_token_with(keys, WRONG_PER_MINUTE)
+    }
+
     /// Accepts `X-Runner-Token`. One address may show so many wrong ones a minute.
-    pub fn runner_token(keys: KeySet, wrong_per_minute: u32) -> Self {
+    pub fn runner_token_with(keys: KeySet, wrong_per_minute: u32) -> Self {
         Self(Arc::new(Rule {
             keys,
             kept: None,
@@ -313,7 +318,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_guard_without_keys_lets_nobody_in() {
-        let guard = Guard::runner_token(KeySet::default(), 60);
+        let guard = Guard::runner_token(KeySet::default());
         let mut headers = HeaderMap::new();
         assert!(guard.admit(&headers, None).await.is_err());
         headers.insert("x-runner-token", "".parse().expect("a header value"));

@@ -27,9 +27,13 @@ async fn doctor(system: &System, arguments: &[&str], settings: &[(&str, &str)]) 
     (code, report)
 }
 
+/// What came of a look; where it was taken several times, of the one that failed.
 fn came<'a>(report: &'a Value, look: &str) -> (&'a str, &'a str) {
     let looks = report["looks"].as_array().expect("looks");
-    let found = looks.iter().find(|one| one["look"] == look);
+    let named = || looks.iter().filter(|one| one["look"] == look);
+    let found = named()
+        .find(|one| one["came"] == "failed")
+        .or_else(|| named().next());
     let found = found.unwrap_or_else(|| panic!("{look}: {report}"));
     let text = |member: &str| found[member].as_str().expect("text");
     (text("came"), text("said"))

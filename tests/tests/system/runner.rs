@@ -1,7 +1,8 @@
 //! The runner's own routes.
 
 use serde_json::json;
-use tests::{API_KEY, System};
+use service::KeyDigest;
+use tests::{API_KEY, RUNNER_TOKEN, System};
 
 use crate::scripts::{Door, HOLD};
 
@@ -110,7 +111,10 @@ async fn crons_call_records_a_job_and_takes_it() {
         .await;
     assert_eq!(
         (&job["result"], &job["created_by"]),
-        (&json!({"a": 1}), &json!("runner:runner-1"))
+        (
+            &json!({"a": 1}),
+            &json!(KeyDigest::of(RUNNER_TOKEN).id().to_string())
+        )
     );
     let bare = system
         .runner(0)

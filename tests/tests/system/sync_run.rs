@@ -1,7 +1,8 @@
 //! `POST /v1/run`: recorded like any other job, answered with what it left, and with problems otherwise.
 
 use serde_json::{Value, json};
-use tests::{Multipart, System, wait_until};
+use service::KeyDigest;
+use tests::{Multipart, RUNNER_TOKEN, System, wait_until};
 
 #[tokio::test]
 async fn a_synchronous_run_answers_with_what_it_left() {
@@ -36,7 +37,10 @@ cat "$OPS_INPUT_DIR"/* > "$OPS_ARTIFACTS_DIR/copy.bin""#;
     let job = system.job(ok.header("x-ops-job-id")).await;
     assert_eq!(
         (&job["status"], &job["created_by"]),
-        (&json!("succeeded"), &json!("runner:runner-1"))
+        (
+            &json!("succeeded"),
+            &json!(KeyDigest::of(RUNNER_TOKEN).id().to_string())
+        )
     );
     let failed = task("fail").post(&runner, "/v1/run").await.expect(200);
     assert_eq!(failed.header("x-ops-exit-code"), "2");

@@ -111,10 +111,10 @@ async fn do_something(store: &Store, psql: &PgPool, dice: &mut Dice, runner: &Te
         10 => {
             // A person, in a transaction that may be taken back.
             let mut typed = psql.begin().await.expect("a transaction");
-            let moved = "with some as (select id from ops_jobs where status in ('queued', 'running') order by id limit 3 for update skip locked)
+            let moved = "with few as (select id from ops_jobs where status in ('queued', 'running') order by id limit 3 for update skip locked)
                  update ops_jobs j set queue = case queue when 'one' then 'two' else 'one' end,
                    status = case status when 'queued' then 'running' when 'running' then 'waiting' else status end
-                 from some where j.id = some.id";
+                 from few where j.id = few.id";
             sqlx::query(moved)
                 .execute(&mut *typed)
                 .await
