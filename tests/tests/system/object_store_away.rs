@@ -22,11 +22,7 @@ async fn before(store: &Peer) -> System {
 async fn stuck(system: &System, store: &Peer) -> String {
     let id = system.submit_type("leaves").await;
     wait_until("the file is sent", async || {
-        store
-            .heard()
-            .iter()
-            .any(|heard| heard.starts_with("PUT"))
-            .then_some(())
+        (!store.heard().is_empty()).then_some(())
     })
     .await;
     id
@@ -79,11 +75,7 @@ async fn schedules_fire_while_old_files_cannot_be_removed() {
         .await
         .expect("a person in psql may");
     wait_until("it is tried", async || {
-        store
-            .heard()
-            .iter()
-            .any(|heard| heard.starts_with("DELETE"))
-            .then_some(())
+        (!store.heard().is_empty()).then_some(())
     })
     .await;
     let every_minute = json!({
