@@ -159,6 +159,8 @@ mod tests {
             let name = target.split('"').next().expect("a name");
             assert!(page.contains(&format!("id=\"{name}\"")), "{name}");
         }
-        assert!(!page.contains("<script") && !page.contains("http"));
+        for outside in ["<script", "src=", "=\"http", "=\"//", "url(", "@import"] {
+            assert!(!page.contains(outside), "{outside}");
+        }
     }
 }
