@@ -153,7 +153,8 @@ impl Clients {
                 "PATH",
                 self.path.clone().unwrap_or_else(|| "/usr/bin:/bin".into()),
             )
-            .stdin(Stdio::null());
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped());
         command
     }
 }
