@@ -397,7 +397,7 @@ async fn objects_go_with_the_dump_and_come_back_and_a_failed_backup_removes_noth
             .collect();
         server.psql(&format!(
             "insert into ops_files (id, job_id, kind, name, content_type, size, sha256, crc32, object)
-             select gen_random_uuid(), id, 'input', 'f', 'text/plain', {}, '\\x{sum}', 1, '{key}' from ops_jobs limit 1",
+             select gen_random_uuid(), id, 'input', md5('{key}'), 'text/plain', {}, '\\x{sum}', 1, '{key}' from ops_jobs limit 1",
             text.len()
         ));
     };
