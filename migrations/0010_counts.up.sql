@@ -43,7 +43,7 @@ comment on function ops_refuse_trace() is 'Refuses a trace that no program could
 create trigger ops_jobs_guard_trace before insert or update of traceparent, tracestate on ops_jobs
 for each row when (
   new.traceparent !~ '^00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}$'
-  or (new.tracestate is not null and (new.traceparent is null or new.tracestate !~ '^[ -~]{1,512}$'))
+  or (new.tracestate is not null and (new.traceparent is null or new.tracestate !~ '^[ -~]+$' or length(new.tracestate) > 512))
 )
 execute function ops_refuse_trace();
 

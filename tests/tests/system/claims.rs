@@ -220,9 +220,9 @@ async fn a_type_with_a_limit_never_runs_more_at_once_over_the_fleet() {
 /// A trigger holds the only slot while a look finds none, and then does not need it; whether that came about.
 async fn a_look_in_vain(system: &System) -> bool {
     let triggered = system.submit_type("work").await;
-    // Every claim reads the switch, and waits here.
+    // The claim takes a slot of the type, and waits here; nothing that keeps the house does.
     let mut lock = system.database.psql.begin().await.expect("a transaction");
-    sqlx::query("lock table ops_fleet in access exclusive mode")
+    sqlx::query("lock table ops_slots in access exclusive mode")
         .execute(&mut *lock)
         .await
         .expect("the lock");
@@ -231,7 +231,7 @@ async fn a_look_in_vain(system: &System) -> bool {
     asking.spawn(async move { runner.post("/run", &body).await.status });
     wait_until("the claim is under way", async || {
         let waiting = "select count(*) from pg_stat_activity
-            where datname = current_database() and wait_event_type = 'Lock' and query like '%ops_fleet%'";
+            where datname = current_database() and wait_event_type = 'Lock' and query like '%ops_slots%'";
         (system.database.count(waiting).await > 0).then_some(())
     })
     .await;
@@ -254,7 +254,7 @@ async fn a_look_in_vain(system: &System) -> bool {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_slot_that_a_trigger_did_not_need_is_given_to_what_was_found_waiting() {
     let system = System::builder()
-        .shell("work", "true", "")
+        .shell("work", "true", "concurrency = 4")
         .set("RUNNER_CONCURRENCY", "1")
         .set("RUNNER_POLL_INTERVAL_SECONDS", "0")
         .start()
