@@ -65,8 +65,9 @@ async fn tick(
 ) -> Result<Json<TickView>, Problem> {
     run::refuse_unless_taking(&app)?;
     let actor = app.identity.actor();
-    app.store.note_tick(&actor).await.map_err(problem)?;
-    let done = crate::housekeeping::tick(&app).await;
+    let noted = app.store.note_tick(&actor).await;
+    let mut done = crate::housekeeping::tick(&app).await;
+    done.note("note", noted);
     app.tell.notify_one();
     // Whatever of the house could not be kept, due jobs are taken.
     let claimed = run::claim_due(&app).await?;

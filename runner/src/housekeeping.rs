@@ -110,7 +110,11 @@ pub(crate) struct Done {
 
 impl Done {
     /// Notes what a step came to: none keeps the others from being done.
-    fn note<T: Default>(&mut self, step: &'static str, came: Result<T, StoreError>) -> T {
+    pub(crate) fn note<T: Default>(
+        &mut self,
+        step: &'static str,
+        came: Result<T, StoreError>,
+    ) -> T {
         came.unwrap_or_else(|error| {
             // A database that is away is told once, by whoever asked for all of it.
             if !matches!(error, StoreError::Unavailable(_)) {

@@ -1,7 +1,7 @@
 //! `POST /tick`: cron's call. Does what is due once, whoever else does it too; every part of it may be repeated at any time.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::extract::State;
 use axum::{Extension, Json};
@@ -10,7 +10,7 @@ use service::trace::{Carried, Caused};
 use service::{Caller, Flag, OptionalJson, Problem};
 
 use super::views::TickView;
-use crate::app::{App, ask};
+use crate::app::{App, DATABASE_DEADLINE, ask};
 use crate::runner_client::TriggerAnswer;
 
 /// A tick waits no longer for receivers, whatever their endpoints allow.
@@ -36,32 +36,96 @@ pub(crate) async fn tick(
     OptionalJson(()): OptionalJson<()>,
 ) -> Result<Json<TickView>, Problem> {
     let actor = caller.key_id.to_string();
-    ask(app.store.note_tick(&actor)).await?;
+    let mut done = Done::begin();
+    done.step("note", ask(app.store.note_tick(&actor))).await;
     if app.flags().is_on(Flag::Metrics) {
-        ask(app.store.keep_counts()).await?;
+        done.step("counts", ask(app.store.keep_counts())).await;
     }
-    let swept = ask(app.store.recover(&actor)).await?;
-    let settled = if app.flags().is_on(Flag::Gates) {
-        ask(app.store.settle_gates(&actor)).await?
-    } else {
-        0
-    };
-    let fired = fire_due(&app, &actor).await?;
+    let swept = done.step("sweep", ask(app.store.recover(&actor))).await;
+    let settled = done.step("gates", settle_gates(&app, &actor)).await;
+    let fired = done.step("schedules", fire_due(&app, &actor)).await;
     app.live.changed_many();
+    let trigger = trigger_due(&app, &request_id, caused.0.as_ref());
     // Neither waits for the other: a receiver that is slow delays no job.
-    let (triggered, delivered) = tokio::join!(
-        trigger_due(&app, &request_id, caused.0.as_ref()),
-        send_webhooks(&app, &actor)
-    );
+    let (triggered, delivered) = if done.is_over() {
+        (Ok(0), 0)
+    } else {
+        tokio::join!(trigger, send_webhooks(&app, &actor))
+    };
+    let triggered = done.note("trigger", triggered);
+    let removed = done.step("retention", remove_expired(&app, &actor)).await;
+    if let Some(problem) = done.failed {
+        return Err(problem);
+    }
     Ok(Json(TickView {
         settled,
         recovered: swept.recovered,
         expired: swept.expired,
-        triggered: triggered?,
+        triggered,
         fired,
         delivered,
-        removed: remove_expired(&app, &actor).await,
+        removed,
     }))
+}
+
+/// How far a tick came.
+struct Done {
+    begun: Instant,
+    /// What the first step said that could not be done: whoever called hears it once the others are done.
+    failed: Option<Problem>,
+}
+
+impl Done {
+    fn begin() -> Self {
+        Self {
+            begun: Instant::now(),
+            failed: None,
+        }
+    }
+
+    /// Whoever calls waits once for a database that is away, not once for each step: after a failure the others have
+    /// what is left of that time.
+    fn left(&self) -> Duration {
+        match self.failed {
+            Some(_) => DATABASE_DEADLINE.saturating_sub(self.begun.elapsed()),
+            None => Duration::MAX,
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        self.left().is_zero()
+    }
+
+    /// Does a step and notes what it came to: none that fails keeps the others from being done.
+    async fn step<T: Default>(
+        &mut self,
+        step: &'static str,
+        call: impl Future<Output = Result<T, Problem>>,
+    ) -> T {
+        match tokio::time::timeout(self.left(), call).await {
+            Ok(came) => self.note(step, came),
+            Err(_) => {
+                tracing::warn!(event = "tick_failed", step, cause = "no time was left");
+                T::default()
+            }
+        }
+    }
+
+    fn note<T: Default>(&mut self, step: &'static str, came: Result<T, Problem>) -> T {
+        came.unwrap_or_else(|problem| {
+            let cause = problem.document().detail;
+            tracing::warn!(event = "tick_failed", step, cause);
+            self.failed.get_or_insert(problem);
+            T::default()
+        })
+    }
+}
+
+async fn settle_gates(app: &App, actor: &str) -> Result<u64, Problem> {
+    if !app.flags().is_on(Flag::Gates) {
+        return Ok(0);
+    }
+    ask(app.store.settle_gates(actor)).await
 }
 
 /// How many webhooks were delivered; with the flag off, nothing of them is read. What fails here is the next tick's.
@@ -82,12 +146,12 @@ async fn send_webhooks(app: &App, actor: &str) -> u64 {
 }
 
 /// How many ended jobs were removed. Nothing else of a tick hangs on it, so that it fails by itself.
-async fn remove_expired(app: &App, actor: &str) -> u64 {
+async fn remove_expired(app: &App, actor: &str) -> Result<u64, Problem> {
     match app.store.apply_retention(actor, RETENTION_BUDGET).await {
-        Ok(removed) => removed.jobs,
+        Ok(removed) => Ok(removed.jobs),
         Err(error) => {
             tracing::warn!(event = "retention_failed", %error);
-            0
+            Ok(0)
         }
     }
 }

@@ -152,6 +152,25 @@ async fn a_tick_claims_what_is_due_up_to_the_slots_and_takes_lost_jobs_back() {
 }
 
 #[tokio::test]
+async fn a_step_of_a_tick_that_fails_keeps_no_job_waiting() {
+    let builder = System::builder()
+        .shell("hello", "true", "")
+        .set("RUNNER_POLL_INTERVAL_SECONDS", "0");
+    let system = builder.start().await;
+    let broken = "alter function ops_note_tick rename to ops_note_tick_of_another_release";
+    sqlx::raw_sql(broken)
+        .execute(&system.database.psql)
+        .await
+        .expect("a function that the programs miss");
+    for door in [&system.ops, &system.runner(0)] {
+        let id = system.submit_type("hello").await;
+        door.press("/tick").await.problem(503);
+        system.until(&id, "succeeded").await;
+    }
+    system.stop().await;
+}
+
+#[tokio::test]
 async fn ticks_at_once_take_each_job_once() {
     let builder = System::builder()
         .shell("hello", "true", "")

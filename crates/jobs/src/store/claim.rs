@@ -6,12 +6,13 @@ use uuid::Uuid;
 
 use super::Store;
 use super::persist::Again;
+use super::submit::is_contended;
 use super::take::take;
 use crate::error::StoreError;
 use crate::lease::{LeasedJob, RunnerIdentity, TypeTerms};
 use crate::state::Status;
 
-/// A claim by id is tried so often while other claims are at its slot.
+/// A claim by id is tried so often while others are at its job or its slot.
 const RIVALS: usize = 4;
 
 /// What a runner is ready to take.
@@ -101,12 +102,30 @@ impl Store {
         };
         for _ in 1..RIVALS {
             match self.claim_once(request, terms, id).await {
-                // Another claim may have held the free slot only to find that it has no use for it.
-                Err(StoreError::Contended(_)) if terms.concurrency.is_some() => {}
+                // Whoever is at the job ends with it running, or as it was; and whoever held the free slot may have
+                // found that it has no use for it.
+                Err(StoreError::Contended(_)) => self.wait_for_rivals(id).await?,
                 settled => return settled,
             }
         }
         self.claim_once(request, terms, id).await
+    }
+
+    /// Waits until no transaction is at the job; claims jump over a row that another one holds.
+    async fn wait_for_rivals(&self, id: Uuid) -> Result<(), StoreError> {
+        let waited = sqlx::query!(
+            r#"select true as "there!" from ops_jobs where id = $1 for share"#,
+            id
+        )
+        .fetch_optional(&self.pool)
+        .await;
+        match waited.map_err(StoreError::from) {
+            Ok(_) => Ok(()),
+            Err(StoreError::Unavailable(cause)) if is_contended(&cause) => {
+                Err(StoreError::Contended(id))
+            }
+            Err(error) => Err(error),
+        }
     }
 
     async fn claim_once(

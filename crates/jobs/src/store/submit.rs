@@ -321,7 +321,7 @@ fn has_key((job, _): &Asked) -> bool {
 }
 
 /// A key that another transaction holds, or a lock: the statement was taken back, and is worth another try without the others.
-fn is_contended(cause: &sqlx::Error) -> bool {
+pub(super) fn is_contended(cause: &sqlx::Error) -> bool {
     matches!(cause, sqlx::Error::Database(refused) if refused.code().as_deref() == Some("55P03"))
 }
 

@@ -195,6 +195,65 @@ async fn of_many_claims_by_id_one_wins_and_the_others_hear_why() {
     assert_eq!(database.kinds(id).await, ["queued", "running"]);
 }
 
+/// Puts the job under a lock as a claim in mid-transaction does, and waits until the claim by id has run into it.
+async fn behind_a_rival(
+    database: &Database,
+    end: &'static str,
+) -> (uuid::Uuid, Result<jobs::LeasedJob, StoreError>) {
+    let id = database.record("a").await.id;
+    let mut rival = database.psql.begin().await.expect("a transaction");
+    sqlx::query("select 1 from ops_jobs where id = $1 for update")
+        .bind(id)
+        .execute(&mut *rival)
+        .await
+        .expect("the lock");
+    let store = database.store.clone();
+    let claim = tokio::spawn(async move {
+        let runner = TestRunner::new("r1", &["a"]);
+        store.claim_by_id(runner.request(), id).await
+    });
+    until_one_waits_for_a_lock(database).await;
+    sqlx::raw_sql(end)
+        .execute(&mut *rival)
+        .await
+        .expect("the rival's end");
+    rival.commit().await.expect("the rival's end");
+    (id, claim.await.expect("an answer"))
+}
+
+async fn until_one_waits_for_a_lock(database: &Database) {
+    let waits = "select exists (select from pg_stat_activity
+                 where datname = current_database() and wait_event_type = 'Lock')";
+    while !sqlx::query_scalar::<_, bool>(waits)
+        .fetch_one(&database.psql)
+        .await
+        .expect("an answer")
+    {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn a_claim_by_id_hears_what_its_rival_came_to() {
+    let database = Database::new().await;
+    let (id, answer) = behind_a_rival(
+        &database,
+        "update ops_jobs set status = 'running', runner_id = 'rival'",
+    )
+    .await;
+    assert!(
+        matches!(
+            answer,
+            Err(StoreError::WrongStatus { job_id, status: Status::Running }) if job_id == id
+        ),
+        "{answer:?}"
+    );
+    let database = Database::new().await;
+    let (id, answer) = behind_a_rival(&database, "select 'leaves it as it was'").await;
+    assert_eq!(answer.expect("the job").lease.job_id(), id);
+    assert_eq!(database.kinds(id).await, ["queued", "running"]);
+}
+
 #[tokio::test]
 async fn a_claim_by_id_names_what_is_in_its_way() {
     let database = Database::new().await;
