@@ -135,10 +135,7 @@ async fn watch_all(
         let (heard, ready) = (heard.clone(), ready.clone());
         watching.spawn(async move {
             let path = format!("{BASE}/jobs/{job}/events/stream");
-            let mut sse = Sse::open(&authority, &path, API_KEY, None)
-                .await
-                .expect("a stream");
-            assert_eq!(sse.status, 200);
+            let mut sse = open(&authority, &path).await;
             loop {
                 match sse.next().await.expect("a stream that goes on") {
                     Next::Frame(frame) => {
@@ -164,6 +161,22 @@ async fn watch_all(
         one.expect("a client that hears").expect("a client");
     }
     watching
+}
+
+/// A stream; those whose clients went are no longer counted once the server has noticed.
+async fn open(authority: &str, path: &str) -> Sse {
+    loop {
+        let sse = Sse::open(authority, path, API_KEY, None)
+            .await
+            .expect("a stream");
+        match sse.status {
+            429 => tokio::time::sleep(Duration::from_millis(20)).await,
+            status => {
+                assert_eq!(status, 200);
+                return sse;
+            }
+        }
+    }
 }
 
 async fn connections(system: &System) -> i64 {

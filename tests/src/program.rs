@@ -62,6 +62,15 @@ pub(crate) fn built(name: &str) -> PathBuf {
     path
 }
 
+/// A program of the machine's own.
+fn found(name: &str) -> PathBuf {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path)
+        .map(|folder| folder.join(name))
+        .find(|file| file.is_file())
+        .unwrap_or_else(|| panic!("{name} is not installed: run .ci/install"))
+}
+
 fn changed(path: &Path) -> Option<SystemTime> {
     fs::metadata(path).and_then(|file| file.modified()).ok()
 }
@@ -92,6 +101,30 @@ impl Start {
     /// Sets one variable.
     pub fn set(self, name: &str, value: &str) -> Self {
         self.environment([(name.to_owned(), value.to_owned())])
+    }
+
+    /// Has it see a clock that is so many seconds fast, or slow where they are negative; how time passes stays as it is.
+    pub async fn clock_off_by(self, seconds: i32) -> Self {
+        // The tool starts a child of its own, which signals would not reach; what it tells its child is enough.
+        let tool = Self {
+            path: found("faketime"),
+            arguments: Vec::new(),
+            environment: Vec::new(),
+        };
+        let offset = format!("{seconds:+}s");
+        let (code, printed, complaint) = tool
+            .arguments(&["-m", "--exclude-monotonic", "-f", &offset])
+            .arguments(&[&found("env").display().to_string()])
+            .run()
+            .await;
+        assert_eq!(code, 0, "faketime: {complaint}");
+        let told = printed.lines().filter_map(|line| line.split_once('='));
+        let told = told.filter(|(name, _)| {
+            let preloads = ["LD_PRELOAD", "DYLD_INSERT_LIBRARIES"].contains(name);
+            // A clock that is shared is the tool's own, and gone with it.
+            preloads || name.starts_with("FAKETIME") && *name != "FAKETIME_SHARED"
+        });
+        self.environment(told.map(|(name, value)| (name.to_owned(), value.to_owned())))
     }
 
     /// Starts it.

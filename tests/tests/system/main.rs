@@ -8,6 +8,7 @@
 mod authentication;
 mod batch;
 mod claims;
+mod clocks;
 mod commands;
 mod control_planes;
 mod crash;

@@ -208,7 +208,8 @@ async fn behind_a_rival(
         .await
         .expect("the lock");
     let store = database.store.clone();
-    let claim = tokio::spawn(async move {
+    let mut claims = JoinSet::new();
+    claims.spawn(async move {
         let runner = TestRunner::new("r1", &["a"]);
         store.claim_by_id(runner.request(), id).await
     });
@@ -218,7 +219,8 @@ async fn behind_a_rival(
         .await
         .expect("the rival's end");
     rival.commit().await.expect("the rival's end");
-    (id, claim.await.expect("an answer"))
+    let answer = claims.join_all().await.remove(0);
+    (id, answer)
 }
 
 async fn until_one_waits_for_a_lock(database: &Database) {
