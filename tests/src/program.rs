@@ -63,6 +63,10 @@ pub(crate) fn built(name: &str) -> PathBuf {
 }
 
 /// A program of the machine's own.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "it is where a shell would find it, and no setting of ours"
+)]
 fn found(name: &str) -> PathBuf {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path)
