@@ -37,14 +37,14 @@ async fn runner(system: &System, off_by: i32) -> Skewed {
                 .to_string(),
         )
         .set("RUNNER_POLL_INTERVAL_SECONDS", "1");
-    let (program, url) = started(start, off_by).await;
+    let (program, url) = started(system, start, off_by).await;
     let client = Client::new(&url).with("x-runner-token", RUNNER_TOKEN);
     Skewed { client, program }
 }
 
 async fn control_plane(system: &System, off_by: i32) -> Skewed {
     let start = Start::of("control-plane").environment(system.environment());
-    let (program, url) = started(start, off_by).await;
+    let (program, url) = started(system, start, off_by).await;
     let client = Client::new(&url)
         .at("/api/v1/ops")
         .with("x-ops-key", API_KEY);
@@ -52,8 +52,8 @@ async fn control_plane(system: &System, off_by: i32) -> Skewed {
 }
 
 /// A clock that were right after all would prove nothing: the program's own log says how far it is off.
-async fn started(start: Start, off_by: i32) -> (Program, String) {
-    let before = OffsetDateTime::now_utc();
+async fn started(system: &System, start: Start, off_by: i32) -> (Program, String) {
+    let before = database_time(system).await;
     let start = start.set("LOG_FORMAT", "json").clock_off_by(off_by).await;
     let mut program = start.start();
     let address = program.address().await;
@@ -68,13 +68,17 @@ async fn started(start: Start, off_by: i32) -> (Program, String) {
     (program, format!("http://{address}"))
 }
 
-/// How long it is until the instant, by the database's clock.
-async fn until(system: &System, instant: OffsetDateTime) -> Duration {
-    let now: OffsetDateTime = sqlx::query_scalar("select clock_timestamp()")
+async fn database_time(system: &System) -> OffsetDateTime {
+    sqlx::query_scalar("select clock_timestamp()")
         .fetch_one(&system.database.psql)
         .await
-        .expect("the time");
-    (instant - now).try_into().unwrap_or_default()
+        .expect("the time")
+}
+
+/// How long it is until the instant, by the database's clock.
+async fn until(system: &System, instant: OffsetDateTime) -> Duration {
+    let left = instant - database_time(system).await;
+    left.try_into().unwrap_or_default()
 }
 
 /// What every call was answered: by each program, how many ticks were done, and how many jobs they fired.
