@@ -10,14 +10,14 @@ use axum::extract::State;
 use axum::response::Response;
 use axum::routing::{any, get, post};
 use axum::{Json, Router};
-use service::{Flag, Flags, Guard, Problem, Readiness, edge, health, limits};
+use service::{Flag, Flags, Problem, Readiness, edge, health, limits};
 
 use crate::app::App;
 use crate::error::problem;
 use view::{MetaView, TickView};
 
 /// Every route.
-pub(crate) fn router(app: &Arc<App>, guard: Guard, flags: Flags) -> Router {
+pub(crate) fn router(app: &Arc<App>, flags: Flags) -> Router {
     let guarded = Router::new()
         .route("/run", post(run::run))
         .route("/tick", post(tick))
@@ -39,7 +39,7 @@ pub(crate) fn router(app: &Arc<App>, guard: Guard, flags: Flags) -> Router {
         guarded
     };
     let open = health::routes().route("/readyz", get(readyz));
-    let router = open.merge(guard.protect(guarded));
+    let router = open.merge(app.guard.clone().protect(guarded));
     let router = match &app.metrics {
         Some(metrics) => metrics.service.watch(router),
         None => router,

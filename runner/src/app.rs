@@ -7,7 +7,7 @@ use std::time::Duration;
 use files::Depot;
 use jobs::{ClaimRequest, Closed, RunnerIdentity, RunnerReport, Store, StoreError};
 use service::trace::Tracing;
-use service::{AppEnv, Flags, Readiness, Stop};
+use service::{AppEnv, Flags, Guard, Readiness, Stop};
 use tokio::sync::{Mutex, Notify};
 
 use crate::backlog::Backlog;
@@ -44,6 +44,8 @@ pub(crate) struct App {
     pub(crate) metrics: Option<RunnerMetrics>,
     /// Makes its spans.
     pub(crate) tracing: Tracing,
+    /// Lets in who bears one of the tokens.
+    pub(crate) guard: Guard,
     pub(crate) app_env: AppEnv,
     pub(crate) flags: Flags,
     /// Once it is requested, nothing new is taken.

@@ -7,7 +7,7 @@ use axum::response::Response;
 use jobs::Outcome;
 use service::metrics::{
     HistogramVec, IntCounterVec, Metrics, MetricsError, RUN_SECONDS, Registry, WAIT_SECONDS,
-    counters, gauge, gauges, histograms,
+    counters, gauge, gauges, histograms, refusals,
 };
 
 use crate::app::App;
@@ -112,6 +112,7 @@ impl RunnerMetrics {
                 .with_label_values(&[state])
                 .set(f64::from(count));
         }
+        refusals(&registry, app.guard.failures())?;
         Ok(self.service.page(&registry))
     }
 }

@@ -167,6 +167,7 @@ pub async fn start(mut config: Config, handlers: Handlers) -> Result<RunningRunn
         outcomes: Outcomes::new(config.folders.work.clone()),
         metrics,
         tracing,
+        guard: Guard::runner_token_with(config.tokens, config.shared.auth_failures_per_minute),
         app_env: config.shared.app_env,
         flags: config.shared.flags,
         stop,
@@ -195,8 +196,7 @@ pub async fn start(mut config: Config, handlers: Handlers) -> Result<RunningRunn
     };
     let dead = name_lock.as_ref().and_then(|lock| lock.dead);
     identity::admit_at_once(&app, dead).await;
-    let guard = Guard::runner_token_with(config.tokens, config.shared.auth_failures_per_minute);
-    let router = api::router(&app, guard, config.shared.flags);
+    let router = api::router(&app, config.shared.flags);
     running
         .life
         .spawn(live(app, listener, router, keeper, name_lock, config.hints));

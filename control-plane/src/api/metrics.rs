@@ -7,7 +7,7 @@ use axum::extract::State;
 use axum::response::Response;
 use jobs::{Depth, Pause, PoolUse, Runner, Totals, Upkeep, Window};
 use service::Problem;
-use service::metrics::{Metrics, MetricsError, Registry, counters, gauge, gauges};
+use service::metrics::{Metrics, MetricsError, Registry, counters, gauge, gauges, refusals};
 
 use super::health_metrics::{alerts, queues, unserved};
 use crate::app::{App, ask};
@@ -72,6 +72,7 @@ fn page(app: &App, own: &Metrics, seen: &Seen) -> Result<Response, MetricsError>
     fleet(&registry, seen)?;
     upkeep(&registry, &seen.upkeep)?;
     pool(&registry, seen.pool)?;
+    refusals(&registry, app.guard.failures())?;
     Ok(own.page(&registry))
 }
 

@@ -14,6 +14,7 @@ pub use prometheus::{
 };
 use prometheus::{HistogramOpts, Opts, TextEncoder};
 
+use crate::auth::FailureCounts;
 use crate::edge::method_word;
 use crate::problem::Problem;
 
@@ -175,6 +176,31 @@ pub fn histograms(
     let made = HistogramVec::new(options, labels)?;
     registry.register(Box::new(made.clone()))?;
     Ok(made)
+}
+
+/// Shows how many requests a guard refused for want of a key.
+///
+/// # Errors
+/// When a name is taken, which is a mistake of ours.
+pub fn refusals(registry: &Registry, refused: FailureCounts) -> Result<(), MetricsError> {
+    let failed = counters(
+        registry,
+        "ops_http_failed_authentications_total",
+        "Requests without a key, or with one that is not accepted.",
+        &["reason"],
+    )?;
+    for (reason, count) in [("missing", refused.missing), ("wrong", refused.wrong)] {
+        failed.with_label_values(&[reason]).inc_by(count);
+    }
+    counters(
+        registry,
+        "ops_http_limited_authentications_total",
+        "Of the wrong ones, those answered 429 because too many came from one address.",
+        &[],
+    )?
+    .with_label_values::<&str>(&[])
+    .inc_by(refused.limited);
+    Ok(())
 }
 
 #[cfg(test)]

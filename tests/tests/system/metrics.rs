@@ -208,6 +208,7 @@ async fn both_programs_show_prometheus_what_the_dashboard_and_the_alerts_are_mad
         r#"ops_jobs_transitions_total{job_type="good",kind="succeeded",queue="default"} 2"#,
         "ops_jobs_alert 1",
         r#"ops_fleet_runners{state="taking"} 1"#,
+        r#"ops_http_failed_authentications_total{reason="missing"} 1"#,
     ] {
         assert!(ours.lines().any(|found| found == line), "{line}\n{ours}");
     }
@@ -217,6 +218,8 @@ async fn both_programs_show_prometheus_what_the_dashboard_and_the_alerts_are_mad
         r#"ops_runner_attempts_total{job_type="bad",outcome="retry"} 2"#,
         r#"ops_runner_slots{state="used"} 0"#,
         "ops_runner_leases 0",
+        r#"ops_http_failed_authentications_total{reason="missing"} 1"#,
+        "ops_http_limited_authentications_total 0",
     ] {
         assert!(
             theirs.lines().any(|found| found == line),
