@@ -68,6 +68,7 @@ async fn tick(
     app.store.note_tick(&actor).await.map_err(problem)?;
     let done = crate::housekeeping::tick(&app).await;
     app.tell.notify_one();
+    app.publish.notify_one();
     // Whatever of the house could not be kept, due jobs are taken.
     let claimed = run::claim_due(&app).await?;
     if let Some(error) = done.failed {

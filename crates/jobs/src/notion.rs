@@ -3,7 +3,6 @@
 use std::str::FromStr;
 use std::time::Duration;
 
-use serde::Serialize;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -179,24 +178,22 @@ pub struct NotionHealth {
 }
 
 /// What programs publish with.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct NotionKey {
     /// A part of a digest of the token, the database's id and the address.
     pub key: String,
     /// The database in Notion.
     pub database_id: String,
     /// When it was last found good.
-    #[serde(with = "time::serde::rfc3339::option")]
     pub checked_at: Option<OffsetDateTime>,
     /// What is wrong with it, and what to do.
     pub fault: Option<String>,
     /// Since when.
-    #[serde(with = "time::serde::rfc3339::option")]
     pub fault_at: Option<OffsetDateTime>,
 }
 
 /// An outcome that Notion has refused for good.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct RefusedOutcome {
     /// The job.
     pub job_id: Uuid,
@@ -205,6 +202,5 @@ pub struct RefusedOutcome {
     /// Why, by its own word.
     pub error: Option<String>,
     /// When.
-    #[serde(with = "time::serde::rfc3339::option")]
     pub at: Option<OffsetDateTime>,
 }
