@@ -172,7 +172,10 @@ fn read_runner(values: &mut Values, shared: &SharedSettings) -> Option<RunnerAdd
                 "bears a user or a password: put the token into RUNNER_TOKEN_OUTBOUND",
             );
         }
-        if url.scheme() == "http" && !service::settings::is_loopback(url) && !shared.app_env.is_development() {
+        if url.scheme() == "http"
+            && !service::settings::is_loopback(url)
+            && !shared.app_env.is_development()
+        {
             values.refuse(
                 "RUNNER_URL",
                 "would send the token unencrypted: use https:// outside dev and test",

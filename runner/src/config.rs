@@ -267,7 +267,9 @@ impl Config {
         let signing_keys = config.webhooks.signing_keys.iter().cloned();
         config.secrets.extend(signing_keys);
         let notion = config.notion.iter();
-        config.secrets.extend(notion.map(|notion| notion.token.clone()));
+        config
+            .secrets
+            .extend(notion.map(|notion| notion.token.clone()));
         let in_address = secrets::of_address(config.shared.database_url.expose());
         config
             .secrets

@@ -9,11 +9,11 @@ use std::time::Duration;
 
 use files::{Depot, Place, S3};
 use jobs::{Pooler, RunnerIdentity, Store, StoreOptions};
+use notion::Publisher;
 use service::trace::Tracing;
 use service::{ArtifactStore, ConnectionLimits, Flag, Guard, Listener, Stop, Stopper};
 use tokio::sync::Mutex;
 use tokio::task::JoinSet;
-use notion::Publisher;
 use webhooks::{Sender, SigningKeys};
 
 use crate::api;

@@ -327,7 +327,11 @@ impl Held {
             }
             "POST /pages" => self.create(&check::json(headers, body)?),
             "PATCH /pages" => self.update(id, &check::json(headers, body)?),
-            _ => Err(Refusal::new(400, "invalid_request_url", "Invalid request URL.")),
+            _ => Err(Refusal::new(
+                400,
+                "invalid_request_url",
+                "Invalid request URL.",
+            )),
         }
     }
 
@@ -399,7 +403,10 @@ impl Held {
     }
 
     fn update(&mut self, id: Option<Uuid>, body: &Value) -> Result<Value, Refusal> {
-        check::only(body, &["properties", "archived", "in_trash", "icon", "cover"])?;
+        check::only(
+            body,
+            &["properties", "archived", "in_trash", "icon", "cover"],
+        )?;
         let id = id.map(|id| id.to_string()).unwrap_or_default();
         let page = self.pages.iter_mut().find(|page| page.id == id);
         let page = page.ok_or_else(|| Refusal::not_found("page", &id))?;

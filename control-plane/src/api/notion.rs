@@ -55,7 +55,8 @@ pub(crate) async fn retry(
     OptionalJson(request): OptionalJson<RetryRequest>,
 ) -> Result<(StatusCode, Body<NotionRetriedView>), Problem> {
     let retried = ask(app.store.retry_notion(request.job_id)).await?;
-    let retried = retried.ok_or_else(|| Problem::not_found("There is no such job that has ended."))?;
+    let retried =
+        retried.ok_or_else(|| Problem::not_found("There is no such job that has ended."))?;
     let retried = u64::from(retried.unsigned_abs());
     Ok((StatusCode::ACCEPTED, Body(NotionRetriedView { retried })))
 }

@@ -94,7 +94,10 @@ impl Api {
             .chain_update(self.settings.database_id.as_bytes())
             .chain_update(self.settings.api_url.as_str())
             .finalize();
-        digest[..4].iter().map(|byte| format!("{byte:02x}")).collect()
+        digest[..4]
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect()
     }
 
     /// `GET /v1/databases/{id}`: the database with its properties.

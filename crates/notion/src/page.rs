@@ -124,7 +124,10 @@ mod tests {
         for (name, kind) in PROPERTIES {
             assert!(said[name].get(kind).is_some(), "{name}: {said}");
         }
-        assert_eq!(said["Finished"]["date"]["start"], "2026-07-25T17:20:00.123Z");
+        assert_eq!(
+            said["Finished"]["date"]["start"],
+            "2026-07-25T17:20:00.123Z"
+        );
         assert_eq!(
             said["Error"]["rich_text"][0]["text"]["content"],
             json!("exit 1")

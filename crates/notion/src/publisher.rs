@@ -210,7 +210,9 @@ impl Publisher {
     ) -> Result<Result<Option<String>, Failure>, StoreError> {
         let mut cursor = None;
         for _ in 0..MOST_SEARCHES {
-            let search = self.api.find(claimed.job_id, cursor.as_deref(), left(until));
+            let search = self
+                .api
+                .find(claimed.job_id, cursor.as_deref(), left(until));
             let found = match search.await {
                 Ok(found) => found,
                 Err(failure) => return Ok(Err(failure)),
@@ -293,7 +295,9 @@ async fn check(api: &Api, longest: Duration) -> NotionCheck {
                 NotionCheck::Right
             } else {
                 let faults = faults.join("; ");
-                NotionCheck::Faulty(format!("{faults}: see docs/notion.md for what it must have"))
+                NotionCheck::Faulty(format!(
+                    "{faults}: see docs/notion.md for what it must have"
+                ))
             }
         }
         Err(failure) => match failure.kind {

@@ -92,7 +92,10 @@ async fn send(
         .header("webhook-signature", signatures)
         .header("webhook-id", &id)
         .body(delivery.body.clone());
-    let response = request.send().await.map_err(|error| http_client::why(&error))?;
+    let response = request
+        .send()
+        .await
+        .map_err(|error| http_client::why(&error))?;
     let retry_after = response.headers().get(RETRY_AFTER);
     Ok(Answer {
         status: response.status(),

@@ -160,10 +160,7 @@ pub(super) fn query(body: &Value, schema: &Schema) -> Result<Query, Refusal> {
     for sort in body["sorts"].as_array().into_iter().flatten() {
         let by = sort["timestamp"].as_str();
         let right = matches!(by, Some("created_time" | "last_edited_time"))
-            && matches!(
-                sort["direction"].as_str(),
-                Some("ascending" | "descending")
-            );
+            && matches!(sort["direction"].as_str(), Some("ascending" | "descending"));
         if !right {
             return Err(Refusal::invalid(
                 "body failed validation: body.sorts[0] is no sort.",
@@ -205,7 +202,9 @@ pub(super) fn properties(said: &Value, schema: &Schema) -> Result<(), Refusal> {
             )));
         };
         let Some(value) = value.get(kind) else {
-            return Err(Refusal::invalid(&format!("{name} is expected to be {kind}.")));
+            return Err(Refusal::invalid(&format!(
+                "{name} is expected to be {kind}."
+            )));
         };
         property(name, kind, value)?;
     }
@@ -225,8 +224,8 @@ fn property(name: &str, kind: &str, value: &Value) -> Result<(), Refusal> {
             for (index, part) in parts.iter().enumerate() {
                 let content = part["text"]["content"].as_str();
                 let content = content.filter(|_| part["type"] == "text" || part["type"].is_null());
-                let content = content
-                    .ok_or_else(|| wrong(&format!("[{index}].text should be defined.")))?;
+                let content =
+                    content.ok_or_else(|| wrong(&format!("[{index}].text should be defined.")))?;
                 let length = content.encode_utf16().count();
                 if length > LONGEST_TEXT {
                     return Err(wrong(&format!(
@@ -238,19 +237,19 @@ fn property(name: &str, kind: &str, value: &Value) -> Result<(), Refusal> {
         }
         "select" => {
             let name = value["name"].as_str();
-            let right = name.is_some_and(|name| {
-                !name.is_empty() && name.len() <= 100 && !name.contains(',')
-            });
+            let right = name
+                .is_some_and(|name| !name.is_empty() && name.len() <= 100 && !name.contains(','));
             let right = right || value.is_null();
-            right.then_some(()).ok_or_else(|| wrong(".name is invalid."))
+            right
+                .then_some(())
+                .ok_or_else(|| wrong(".name is invalid."))
         }
         "number" => (value.is_number() || value.is_null())
             .then_some(())
             .ok_or_else(|| wrong(" should be a number.")),
         "date" => {
             let start = value["start"].as_str();
-            let right =
-                start.is_some_and(|start| OffsetDateTime::parse(start, &Rfc3339).is_ok());
+            let right = start.is_some_and(|start| OffsetDateTime::parse(start, &Rfc3339).is_ok());
             (right || value.is_null())
                 .then_some(())
                 .ok_or_else(|| wrong(".start should be a valid ISO 8601 date string."))

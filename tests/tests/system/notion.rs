@@ -86,7 +86,11 @@ async fn opsctl(system: &System, arguments: &[&str]) -> (i32, String, String) {
 
 /// A real runner beside the system, with settings of its own.
 async fn real_runner(system: &System, settings: &[(&str, &str)]) -> Program {
-    let work = system.folder().join("work-of-another").display().to_string();
+    let work = system
+        .folder()
+        .join("work-of-another")
+        .display()
+        .to_string();
     let file = system.runner_file().display().to_string();
     let mut runner = Start::of("runner")
         .environment(system.environment())
@@ -399,11 +403,7 @@ async fn each_property_that_is_missing_or_of_another_type_is_reported_by_name() 
     }
     notion.change_property("Queue", Some("select"));
     notion.change_property("Status", Some("select"));
-    system
-        .ops
-        .press("/notion/retry")
-        .await
-        .expect(202);
+    system.ops.press("/notion/retry").await.expect(202);
     all_published(&system, 1).await;
     // Somebody changes the database while all runs: jobs wait for it to be changed back, and none is given up.
     notion.change_property("Error", Some("number"));
@@ -474,7 +474,7 @@ async fn with_the_flag_off_nothing_is_noted_and_nothing_is_asked() {
     ] {
         assert_eq!(system.database.count(table).await, 0, "{table}");
     }
-    assert_eq!(notion.asked(), []);
+    assert_eq!(notion.asked().len(), 0);
     system.stop().await;
 }
 

@@ -36,10 +36,7 @@ async fn claim(database: &Database, sender: &str) -> ClaimedOutcome {
 
 /// Somebody publishes, and may.
 async fn noting(database: &Database) {
-    assert!(matches!(
-        work(database, "s").await,
-        NotionWork::Check(_)
-    ));
+    assert!(matches!(work(database, "s").await, NotionWork::Check(_)));
     let right = database.store.record_notion_check(KEY, &NotionCheck::Right);
     right.await.expect("recorded");
 }
@@ -56,7 +53,9 @@ async fn record(
         status: None,
         retry_after: None,
     };
-    let recorded = database.store.record_notion(sender, PLACE, claimed, &outcome);
+    let recorded = database
+        .store
+        .record_notion(sender, PLACE, claimed, &outcome);
     recorded.await.expect("an answer")
 }
 
@@ -186,7 +185,10 @@ async fn the_newest_outcome_stands_at_last_whoever_was_slow() {
         NotionRecord::Late
     );
     let again = claim(&database, "other").await;
-    assert_eq!((again.seq, again.status.as_str()), (newest.seq, "succeeded"));
+    assert_eq!(
+        (again.seq, again.status.as_str()),
+        (newest.seq, "succeeded")
+    );
     assert_eq!(again.page_id.as_deref(), Some("page"));
     record(&database, "other", &again, published()).await;
     assert!(matches!(
@@ -208,7 +210,10 @@ async fn an_end_that_comes_while_the_one_before_is_published_is_published_next()
     assert_eq!(next.status, "succeeded");
     // Nothing that was refused of an older outcome counts against a newer one.
     database
-        .type_in("update ops_notion_pages set noted_seq = noted_seq + 1 where job_id = $1", id)
+        .type_in(
+            "update ops_notion_pages set noted_seq = noted_seq + 1 where job_id = $1",
+            id,
+        )
         .await
         .expect("noted anew");
     let came = record(&database, "s", &next, NotionCame::Refused).await;
@@ -247,10 +252,7 @@ async fn turns_are_handed_out_a_third_of_a_second_apart_and_a_delay_is_everybody
         }
     }
     for pair in waits.windows(2) {
-        assert!(
-            pair[1] >= pair[0] + Duration::from_millis(330),
-            "{waits:?}"
-        );
+        assert!(pair[1] >= pair[0] + Duration::from_millis(330), "{waits:?}");
     }
     let claimed = claim(&database, "busy").await;
     let outcome = NotionOutcome {
@@ -259,7 +261,9 @@ async fn turns_are_handed_out_a_third_of_a_second_apart_and_a_delay_is_everybody
         error: Some("answered 429".to_owned()),
         retry_after: Some(1000),
     };
-    let recorded = database.store.record_notion("busy", PLACE, &claimed, &outcome);
+    let recorded = database
+        .store
+        .record_notion("busy", PLACE, &claimed, &outcome);
     assert_eq!(recorded.await.expect("an answer"), NotionRecord::Retry);
     leases_are_over(&database).await;
     let next = database.store.claim_notion("s", KEY, PLACE).await;
