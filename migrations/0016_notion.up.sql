@@ -263,11 +263,11 @@ declare
   instant timestamptz := clock_timestamp();
   pause interval;
 begin
-  select make_interval(secs => coalesce(
+  select make_interval(secs => case
     -- By the word of Notion, at most a day; else anywhere up to 1 s, 2 s, 4 s … 5 min, so that nobody comes back with others.
-    least(ops_delay_notion.retry_after, 86400),
-    greatest(0.5, random() * least(power(2, least(n.failures, 20)), 300))
-  )) into pause
+    when ops_delay_notion.retry_after is not null then least(ops_delay_notion.retry_after, 86400)
+    else greatest(0.5, random() * least(power(2, least(n.failures, 20)), 300))
+  end) into pause
   from ops_notion n for update;
   update ops_notion n
   set failures = n.failures + 1, next_request_at = greatest(n.next_request_at, instant + pause),

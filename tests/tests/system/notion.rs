@@ -188,7 +188,7 @@ async fn a_job_that_ends_anew_changes_its_page() {
         .ops
         .press(&format!("/jobs/{id}/retry"))
         .await
-        .expect(200);
+        .expect(202);
     let second = page_of(&notion, &job, |page| page.text("Status") == "succeeded").await;
     assert_eq!(second.id, first.id);
     assert_eq!(second.text("Error"), "", "what failed before is gone");
@@ -517,7 +517,7 @@ async fn what_notion_refuses_is_shown_and_published_again_when_somebody_says_so(
         &["notion", "retry", "0190163d-8694-739b-aea5-966c26f8ad90"],
     )
     .await;
-    assert_eq!(code, 1);
+    assert_eq!(code, 3);
     assert!(error.contains("no such job"), "{error}");
     system.stop().await;
 }

@@ -292,6 +292,16 @@ async fn what_fails_is_tried_again_later_and_later_and_never_given_up_for_that()
         .await
         .expect("a time");
         assert!(pause <= 3600.0, "{pause}");
+        // Everybody waits too, but not for so long.
+        let health = database.store.notion_health().await.expect("an answer");
+        assert_eq!(health.last_error.as_deref(), Some("answered 500"));
+        let delay: f64 = sqlx::query_scalar(
+            "select extract(epoch from next_request_at - clock_timestamp())::float8 from ops_notion",
+        )
+        .fetch_one(&database.psql)
+        .await
+        .expect("a time");
+        assert!(delay <= 300.0, "{delay}");
     }
     assert_eq!(state(&database, id).await, "pending");
 }
