@@ -2,31 +2,28 @@
 //! words, and keeps the pages. Written after Notion's reference (version 2022-06-28), with nothing of the product's.
 
 mod check;
+mod held;
 mod limit;
 
-use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::body::{Body, to_bytes};
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::StatusCode;
 use axum::response::Response;
 use axum::{Router, http};
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
-use check::Refusal;
-use limit::Limit;
+use held::Held;
 
 /// The token that it accepts at first.
 pub const NOTION_TOKEN: &str = "ntn_canary_of_the_system_tests_1";
 /// Its database.
 pub const NOTION_DATABASE_ID: &str = "0badcafe-0000-4000-8000-000000000001";
-
-const VERSION: &str = "2022-06-28";
 
 /// Something that it does instead of what was asked.
 #[derive(Clone, Copy, Debug)]
@@ -90,18 +87,6 @@ pub struct Notion {
     _serving: JoinSet<()>,
 }
 
-#[derive(Debug)]
-struct Held {
-    token: String,
-    schema: BTreeMap<String, String>,
-    pages: Vec<Page>,
-    asked: Vec<Asked>,
-    instead: VecDeque<(&'static str, Instead)>,
-    always: Option<Instead>,
-    sparse: bool,
-    limit: Limit,
-}
-
 impl Notion {
     /// A Notion whose database has every property that the product's documentation names.
     pub async fn start() -> Self {
@@ -112,29 +97,7 @@ impl Notion {
     /// The same where this listens.
     pub fn on(listener: TcpListener) -> Self {
         let port = listener.local_addr().expect("an address").port();
-        let schema = [
-            ("Job", "title"),
-            ("Job ID", "rich_text"),
-            ("Status", "select"),
-            ("Type", "select"),
-            ("Queue", "select"),
-            ("Attempts", "number"),
-            ("Created", "date"),
-            ("Finished", "date"),
-            ("Error", "rich_text"),
-            ("Somebody's own", "checkbox"),
-        ];
-        let schema = schema.map(|(name, kind)| (name.to_owned(), kind.to_owned()));
-        let shared = Arc::new(Mutex::new(Held {
-            token: NOTION_TOKEN.to_owned(),
-            schema: schema.into(),
-            pages: Vec::new(),
-            asked: Vec::new(),
-            instead: VecDeque::new(),
-            always: None,
-            sparse: false,
-            limit: Limit::new(),
-        }));
+        let shared = Arc::new(Mutex::new(Held::new()));
         let router = Router::new()
             .fallback(answer)
             .with_state(Arc::clone(&shared));
@@ -271,169 +234,4 @@ fn without_ids(path: &str) -> String {
     let parts = path.trim_start_matches("/v1").split('/');
     let parts = parts.filter(|part| Uuid::try_parse(part).is_err());
     parts.collect::<Vec<_>>().join("/")
-}
-
-type Answered = (u16, Option<u32>, Value);
-
-impl Held {
-    /// What is answered; `None`: nothing ever.
-    fn done(
-        &mut self,
-        what: &str,
-        headers: &HeaderMap,
-        path: &str,
-        body: &[u8],
-    ) -> Option<Answered> {
-        let planned = self.instead.iter().position(|(at, _)| *at == what);
-        let planned = planned.and_then(|index| self.instead.remove(index));
-        let instead = planned.map(|(_, instead)| instead).or(self.always);
-        match instead {
-            Some(Instead::Refuse(status, retry_after)) => {
-                self.limit.refused_for(retry_after);
-                let refusal = Refusal::planned(status);
-                return Some((status, retry_after, refusal.json()));
-            }
-            Some(Instead::Ignore) => return None,
-            Some(Instead::Swallow) | None => {}
-        }
-        let answered = match self.work(headers, what, path, body) {
-            Ok(answer) => (200, None, answer),
-            Err(refusal) => (refusal.status, refusal.retry_after, refusal.json()),
-        };
-        match instead {
-            None => Some(answered),
-            Some(Instead::Swallow | Instead::Refuse(..) | Instead::Ignore) => None,
-        }
-    }
-
-    fn work(
-        &mut self,
-        headers: &HeaderMap,
-        what: &str,
-        path: &str,
-        body: &[u8],
-    ) -> Result<Value, Refusal> {
-        check::headers(headers, &self.token, VERSION)?;
-        self.limit.take()?;
-        let id = path.split('/').find_map(|part| Uuid::try_parse(part).ok());
-        match what {
-            "GET /databases" => {
-                self.database(id)?;
-                Ok(self.described())
-            }
-            "POST /databases/query" => {
-                self.database(id)?;
-                self.query(&check::json(headers, body)?)
-            }
-            "POST /pages" => self.create(&check::json(headers, body)?),
-            "PATCH /pages" => self.update(id, &check::json(headers, body)?),
-            _ => Err(Refusal::new(
-                400,
-                "invalid_request_url",
-                "Invalid request URL.",
-            )),
-        }
-    }
-
-    fn database(&self, id: Option<Uuid>) -> Result<(), Refusal> {
-        let ours = Uuid::try_parse(NOTION_DATABASE_ID).ok();
-        if id == ours {
-            return Ok(());
-        }
-        let id = id.map(|id| id.to_string()).unwrap_or_default();
-        Err(Refusal::not_found("database", &id))
-    }
-
-    fn described(&self) -> Value {
-        let properties: serde_json::Map<String, Value> = self
-            .schema
-            .iter()
-            .map(|(name, kind)| {
-                let described = json!({"id": name, "name": name, "type": kind, kind: {}});
-                (name.clone(), described)
-            })
-            .collect();
-        json!({
-            "object": "database", "id": NOTION_DATABASE_ID, "archived": false, "in_trash": false,
-            "title": [{"type": "text", "text": {"content": "Jobs"}}], "properties": properties,
-        })
-    }
-
-    fn query(&self, body: &Value) -> Result<Value, Refusal> {
-        let query = check::query(body, &self.schema)?;
-        let found: Vec<&Page> = self
-            .pages
-            .iter()
-            .filter(|page| !page.archived && page.text(&query.property) == query.equals)
-            .collect();
-        let start = match query.start_cursor {
-            None if self.sparse => return Ok(list(&[], found.first().map(|page| page.id.clone()))),
-            None => 0,
-            Some(cursor) => {
-                let at = found.iter().position(|page| page.id == cursor);
-                at.ok_or_else(|| Refusal::invalid("The start_cursor provided is invalid."))?
-            }
-        };
-        let end = found.len().min(start + query.page_size);
-        let results: Vec<Value> = found[start..end].iter().map(|page| shown(page)).collect();
-        Ok(list(&results, found.get(end).map(|page| page.id.clone())))
-    }
-
-    fn create(&mut self, body: &Value) -> Result<Value, Refusal> {
-        check::only(body, &["parent", "properties", "children", "icon", "cover"])?;
-        let parent = body["parent"]["database_id"].as_str();
-        let parent = parent.and_then(|id| Uuid::try_parse(id).ok());
-        if parent.is_none() {
-            return Err(Refusal::invalid(
-                "body failed validation: body.parent.database_id should be a valid uuid.",
-            ));
-        }
-        self.database(parent)?;
-        check::properties(&body["properties"], &self.schema)?;
-        let number = u128::try_from(self.pages.len() + 1).expect("a number");
-        let number = number + (u128::from(self.asked.len() as u64) << 32);
-        let page = Page {
-            id: Uuid::from_u128((0x1a9e_u128 << 112) + number).to_string(),
-            properties: body["properties"].clone(),
-            archived: false,
-        };
-        let shown = shown(&page);
-        self.pages.push(page);
-        Ok(shown)
-    }
-
-    fn update(&mut self, id: Option<Uuid>, body: &Value) -> Result<Value, Refusal> {
-        check::only(
-            body,
-            &["properties", "archived", "in_trash", "icon", "cover"],
-        )?;
-        let id = id.map(|id| id.to_string()).unwrap_or_default();
-        let page = self.pages.iter_mut().find(|page| page.id == id);
-        let page = page.ok_or_else(|| Refusal::not_found("page", &id))?;
-        if page.archived {
-            return Err(Refusal::invalid(
-                "Can't edit block that is archived. You must unarchive the block before editing.",
-            ));
-        }
-        check::properties(&body["properties"], &self.schema)?;
-        for (name, value) in body["properties"].as_object().into_iter().flatten() {
-            page.properties[name] = value.clone();
-        }
-        Ok(shown(page))
-    }
-}
-
-fn list(results: &[Value], next_cursor: Option<String>) -> Value {
-    json!({
-        "object": "list", "type": "page_or_database", "page_or_database": {}, "results": results,
-        "has_more": next_cursor.is_some(), "next_cursor": next_cursor,
-    })
-}
-
-fn shown(page: &Page) -> Value {
-    json!({
-        "object": "page", "id": page.id, "archived": page.archived, "in_trash": page.archived,
-        "parent": {"type": "database_id", "database_id": NOTION_DATABASE_ID},
-        "properties": page.properties,
-    })
 }

@@ -9,6 +9,7 @@ use jobs::{
 };
 use serde_json::json;
 use sqlx::Executor;
+use tokio::task::JoinSet;
 use uuid::Uuid;
 
 use crate::database::{Database, TestRunner};
@@ -363,7 +364,8 @@ async fn a_job_ends_while_others_publish_by_the_hundred() {
     let database = Database::new().await;
     noting(&database).await;
     let store = database.store.clone();
-    let publishing = tokio::spawn(async move {
+    let mut publishing = JoinSet::new();
+    publishing.spawn(async move {
         for _ in 0..200 {
             let work = store.claim_notion("s", KEY, PLACE).await;
             if let NotionWork::Publish(claimed) = work.expect("an answer") {
@@ -380,7 +382,7 @@ async fn a_job_ends_while_others_publish_by_the_hundred() {
             store.retry_notion(None).await.expect("an answer");
         }
     });
-    while !publishing.is_finished() {
+    while ended(&mut publishing).is_none() {
         database
             .psql
             .execute("select ops_abort(ops_enqueue('a', '{}')) from generate_series(1, 20)")
@@ -392,5 +394,9 @@ async fn a_job_ends_while_others_publish_by_the_hundred() {
             .await
             .expect("no turns");
     }
-    publishing.await.expect("published");
+}
+
+/// Fails with what has failed.
+fn ended(task: &mut JoinSet<()>) -> Option<()> {
+    task.try_join_next().map(|ended| ended.expect("no panic"))
 }
