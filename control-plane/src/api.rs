@@ -19,6 +19,7 @@ mod meta;
 mod metrics;
 mod needs;
 mod new_job;
+mod notion;
 pub(crate) mod openapi;
 mod params;
 mod replay;
@@ -73,6 +74,7 @@ const RUNNER: Gate = Gate::Behind(Flag::Runner);
 const METRICS: Gate = Gate::Behind(Flag::Metrics);
 const GATES: Gate = Gate::Behind(Flag::Gates);
 const SCHEDULES: Gate = Gate::Behind(Flag::Schedules);
+const NOTION: Gate = Gate::Behind(Flag::Notion);
 
 /// A path, what must be on for it, what a key must be good for, and its methods.
 type Route = (&'static str, Gate, Needs, MethodRouter<Arc<App>>);
@@ -240,6 +242,8 @@ fn routes() -> Vec<Route> {
             OPERATE,
             post(deliveries::resend),
         ),
+        ("/notion", NOTION, READ, get(notion::health)),
+        ("/notion/retry", NOTION, OPERATE, post(notion::retry)),
         ("/runners/{id}/drain", RUNNER, OPERATE, post(fleet::drain)),
         (
             "/runners/{id}/undrain",

@@ -6,6 +6,7 @@ use std::time::Duration;
 use axum::body::Bytes;
 use files::{Depot, Place, S3};
 use jobs::{Job, Name, NewJob, Pooler, Store, StoreError, StoreOptions};
+use notion::Publisher;
 use service::metrics::Metrics;
 use service::trace::{Carried, Role, Span, Tracing};
 use service::{ArtifactStore, Flag, Flags, Guard, Keeper, Problem, Stop};
@@ -40,6 +41,8 @@ pub(crate) struct App {
     pub(crate) links: Links,
     /// Sends webhooks at each tick.
     pub(crate) webhooks: Sender,
+    /// Publishes outcomes to Notion at each tick; there whenever `NOTION_ENABLED` is on.
+    pub(crate) notion: Option<Publisher>,
     /// The API's description, without what is behind flags that are off.
     pub(crate) openapi: Bytes,
     /// What it counts of itself; there whenever `FEATURE_METRICS` is on.
@@ -80,6 +83,12 @@ impl App {
         );
         Ok(Self {
             webhooks: sender.map_err(StartError::WebhookClient)?,
+            notion: config
+                .notion
+                .clone()
+                .map(|settings| Publisher::new(store.clone(), settings))
+                .transpose()
+                .map_err(StartError::NotionClient)?,
             depot: Depot::open(store.clone(), &place).map_err(StartError::Files)?,
             store,
             live: Live::new(config.limits.streams),

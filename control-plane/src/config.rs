@@ -8,10 +8,10 @@ use std::time::Duration;
 use axum::http::HeaderValue;
 use service::settings::Source;
 use service::{
-    Cors, Flag, KeySet, Secret, SettingsError, SharedSettings, Sources, Values, WebhookSettings,
-    flags,
+    Cors, Flag, KeySet, NotionSettings, Secret, SettingsError, SharedSettings, Sources, Values,
+    WebhookSettings, flags,
 };
-use url::{Host, Url};
+use url::Url;
 
 pub use table::SETTINGS;
 
@@ -70,6 +70,8 @@ pub struct Config {
     pub cors: Option<Cors>,
     /// What webhooks are signed with, and what they may reach.
     pub webhooks: WebhookSettings,
+    /// Where outcomes are published; there whenever `NOTION_ENABLED` is on.
+    pub notion: Option<NotionSettings>,
     /// Whether `GET /meta` is there.
     pub meta_enabled: bool,
     /// Every setting's name and the layer that it was taken from, for `GET /debug/env`.
@@ -87,6 +89,7 @@ impl Config {
             SETTINGS,
             Cors::SETTINGS,
             WebhookSettings::SETTINGS,
+            NotionSettings::SETTINGS,
             flags::SETTINGS,
         ];
         let mut values = Values::load(&tables, &[], sources);
@@ -110,6 +113,7 @@ impl Config {
             drain_delay: read_drain_delay(&mut values, &shared),
             cors: Cors::read(&mut values),
             webhooks: WebhookSettings::read(&mut values, shared.app_env),
+            notion: NotionSettings::read(&mut values, shared.app_env, shared.flags),
             meta_enabled: values.switch("META_ENABLED"),
             sources: values.sources().collect(),
             shared,
@@ -168,7 +172,10 @@ fn read_runner(values: &mut Values, shared: &SharedSettings) -> Option<RunnerAdd
                 "bears a user or a password: put the token into RUNNER_TOKEN_OUTBOUND",
             );
         }
-        if url.scheme() == "http" && !is_loopback(url) && !shared.app_env.is_development() {
+        if url.scheme() == "http"
+            && !service::settings::is_loopback(url)
+            && !shared.app_env.is_development()
+        {
             values.refuse(
                 "RUNNER_URL",
                 "would send the token unencrypted: use https:// outside dev and test",
@@ -189,15 +196,6 @@ fn read_runner(values: &mut Values, shared: &SharedSettings) -> Option<RunnerAdd
         token: token?,
         timeout,
     })
-}
-
-fn is_loopback(url: &Url) -> bool {
-    match url.host() {
-        Some(Host::Domain(name)) => name == "localhost",
-        Some(Host::Ipv4(ip)) => ip.is_loopback(),
-        Some(Host::Ipv6(ip)) => ip.is_loopback(),
-        None => false,
-    }
 }
 
 /// One leaked key must not open the other side.

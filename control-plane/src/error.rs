@@ -27,6 +27,8 @@ pub enum StartError {
     Traces(TraceError),
     /// The client for webhooks cannot be made.
     WebhookClient(reqwest::Error),
+    /// The client for Notion cannot be made.
+    NotionClient(reqwest::Error),
     /// The address cannot be listened on.
     Listen(ServeError),
     /// The signals that stop the program cannot be listened for.
@@ -42,6 +44,7 @@ impl fmt::Display for StartError {
             Self::Metrics(_) => "cannot set up metrics",
             Self::Traces(_) => "cannot set up traces",
             Self::WebhookClient(_) => "cannot prepare the connections for webhooks",
+            Self::NotionClient(_) => "cannot prepare the connections to Notion",
             Self::Listen(_) => "cannot listen",
             Self::Signals(_) => "cannot listen for signals",
         })
@@ -55,7 +58,9 @@ impl Error for StartError {
             Self::Files(cause) => Some(cause),
             Self::Metrics(cause) => Some(cause),
             Self::Traces(cause) => Some(cause),
-            Self::RunnerClient(cause) | Self::WebhookClient(cause) => Some(cause),
+            Self::RunnerClient(cause) | Self::WebhookClient(cause) | Self::NotionClient(cause) => {
+                Some(cause)
+            }
             Self::Listen(cause) => Some(cause),
             Self::Signals(cause) => Some(cause),
         }

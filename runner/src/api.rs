@@ -69,6 +69,7 @@ async fn tick(
     let mut done = crate::housekeeping::tick(&app).await;
     done.note("note", noted);
     app.tell.notify_one();
+    app.publish.notify_one();
     // Whatever of the house could not be kept, due jobs are taken.
     let claimed = run::claim_due(&app).await?;
     if let Some(error) = done.failed {

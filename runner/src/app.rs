@@ -60,6 +60,10 @@ pub(crate) struct App {
     pub(crate) webhooks: Option<webhooks::Sender>,
     /// Told when webhooks are to be sent at once.
     pub(crate) tell: Notify,
+    /// Publishes outcomes to Notion; there whenever `NOTION_ENABLED` is on.
+    pub(crate) notion: Option<notion::Publisher>,
+    /// Told when outcomes are to be published at once.
+    pub(crate) publish: Notify,
     /// Whether this process bears its runner's name; before that, and after it has lost it, nothing is taken.
     pub(crate) admitted: AtomicBool,
 }

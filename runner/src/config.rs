@@ -12,7 +12,8 @@ use std::time::Duration;
 
 use jobs::Name;
 use service::settings::{
-    Fallback, Kind, Setting, SettingsError, SharedSettings, Sources, Values, WebhookSettings,
+    Fallback, Kind, NotionSettings, Setting, SettingsError, SharedSettings, Sources, Values,
+    WebhookSettings,
 };
 use service::{AppEnv, KeySet, Secret, TlsFiles};
 
@@ -169,6 +170,7 @@ pub struct Config {
     pub(crate) masking: Masking,
     pub(crate) cgroup: CgroupSetting,
     pub(crate) webhooks: WebhookSettings,
+    pub(crate) notion: Option<NotionSettings>,
 }
 
 /// Whether secrets are masked in what handlers print.
@@ -236,6 +238,7 @@ impl Config {
         let tables = [
             SharedSettings::SETTINGS,
             WebhookSettings::SETTINGS,
+            NotionSettings::SETTINGS,
             service::flags::SETTINGS,
             SETTINGS,
         ];
@@ -244,6 +247,7 @@ impl Config {
         let shared = SharedSettings::read(&mut values);
         let mut config = Self {
             webhooks: WebhookSettings::read(&mut values, shared.app_env),
+            notion: NotionSettings::read(&mut values, shared.app_env, shared.flags),
             shared,
             tokens: KeySet::new(&tokens),
             bind: values.bind_address("RUNNER_BIND"),
@@ -262,6 +266,10 @@ impl Config {
         };
         let signing_keys = config.webhooks.signing_keys.iter().cloned();
         config.secrets.extend(signing_keys);
+        let notion = config.notion.iter();
+        config
+            .secrets
+            .extend(notion.map(|notion| notion.token.clone()));
         let in_address = secrets::of_address(config.shared.database_url.expose());
         config
             .secrets

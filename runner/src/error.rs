@@ -61,6 +61,8 @@ pub enum StartError {
     Traces(TraceError),
     /// The client for webhooks cannot be made.
     WebhookClient(reqwest::Error),
+    /// The client for Notion cannot be made.
+    NotionClient(reqwest::Error),
     /// The address cannot be served.
     Serve(ServeError),
     /// The thread that keeps the leases cannot be started.
@@ -88,6 +90,7 @@ impl fmt::Display for StartError {
             Self::Metrics(_) => f.write_str("cannot set up metrics"),
             Self::Traces(_) => f.write_str("cannot set up traces"),
             Self::WebhookClient(_) => f.write_str("cannot make a client for webhooks"),
+            Self::NotionClient(_) => f.write_str("cannot make a client for Notion"),
             Self::Serve(_) => f.write_str("cannot serve"),
             Self::LeaseKeeper(_) => f.write_str("cannot start the lease keeper"),
             Self::Signals(_) => f.write_str("cannot listen for signals"),
@@ -108,7 +111,9 @@ impl Error for StartError {
             Self::WorkDir(cause) | Self::LeaseKeeper(cause) | Self::Signals(cause) => Some(cause),
             Self::Metrics(cause) => Some(cause),
             Self::Traces(cause) => Some(cause),
-            Self::HttpClient(cause) | Self::WebhookClient(cause) => Some(cause),
+            Self::HttpClient(cause) | Self::WebhookClient(cause) | Self::NotionClient(cause) => {
+                Some(cause)
+            }
             Self::Serve(cause) => Some(cause),
             Self::JobTypes(_) | Self::NameTaken(_) | Self::PartEnded(_) => None,
         }

@@ -28,6 +28,7 @@ mod outcome_file;
 mod output;
 mod payload_schema;
 mod process;
+mod publishing;
 mod registry;
 mod reports;
 mod reserved;

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use files::{Depot, Place, S3};
 use jobs::{Pooler, RunnerIdentity, Store, StoreOptions};
+use notion::Publisher;
 use service::trace::Tracing;
 use service::{ArtifactStore, ConnectionLimits, Flag, Guard, Listener, Stop, Stopper};
 use tokio::sync::Mutex;
@@ -31,6 +32,7 @@ use crate::late_outcomes::hand_in;
 use crate::lease_keeper::{LeaseKeeper, Leases};
 use crate::metrics::RunnerMetrics;
 use crate::outcome_file::Outcomes;
+use crate::publishing::publish;
 use crate::registry::Registry;
 use crate::slots::Slots;
 use crate::telling::tell;
@@ -136,6 +138,11 @@ pub async fn start(mut config: Config, handlers: Handlers) -> Result<RunningRunn
     let name_lock = name_lock(&config, boot_id)?;
     let registry = Registry::new(&mut config, handlers, &store)?;
     let webhooks = webhook_sender(&config, &store)?;
+    let notion = config.notion.take();
+    let notion = notion
+        .map(|settings| Publisher::new(store.clone(), settings))
+        .transpose()
+        .map_err(StartError::NotionClient)?;
     let listener = Listener::bind(config.bind, config.tls.as_ref())
         .await
         .map_err(StartError::Serve)?;
@@ -177,6 +184,8 @@ pub async fn start(mut config: Config, handlers: Handlers) -> Result<RunningRunn
         loops: Arc::default(),
         webhooks,
         tell: tokio::sync::Notify::new(),
+        notion,
+        publish: tokio::sync::Notify::new(),
         admitted: AtomicBool::new(false),
     });
     let keeper = LeaseKeeper::start(
@@ -318,6 +327,12 @@ async fn live(
         let begin = || tell(Arc::clone(&of_task));
         of_task.loops.keep("webhooks", begin).await
     });
+    let mut publishing = JoinSet::new();
+    let of_task = Arc::clone(&app);
+    publishing.spawn(async move {
+        let begin = || publish(Arc::clone(&of_task));
+        of_task.loops.keep("notion", begin).await
+    });
     let mut admitting = JoinSet::new();
     let (of_task, dead) = (
         Arc::clone(&app),
@@ -336,6 +351,7 @@ async fn live(
             Some(Ok(Some(Ok(())) | None) | Err(_)) | None => StartError::PartEnded("housekeeping"),
         }),
         _ = telling.join_next() => Some(StartError::PartEnded("webhooks")),
+        _ = publishing.join_next() => Some(StartError::PartEnded("notion")),
         () = keeper.ended() => Some(StartError::PartEnded("lease keeper")),
     };
     admitting.shutdown().await;
@@ -361,8 +377,10 @@ async fn live(
     dispatching.shutdown().await;
     housekeeping.shutdown().await;
     // What was sent is recorded if it is answered soon; else it is sent again by another.
-    let _ = tokio::time::timeout(LAST_WORDS, telling.join_next()).await;
+    let last = async { tokio::join!(telling.join_next(), publishing.join_next()) };
+    let _ = tokio::time::timeout(LAST_WORDS, last).await;
     telling.shutdown().await;
+    publishing.shutdown().await;
     handing_in.shutdown().await;
     app.registry.watch.retire_all().await;
     api_stopper.stop();

@@ -52,7 +52,7 @@ fn word(source: Source) -> &'static str {
 mod tests {
     use std::collections::BTreeSet;
 
-    use service::{Cors, SharedSettings, WebhookSettings, flags};
+    use service::{Cors, NotionSettings, SharedSettings, WebhookSettings, flags};
 
     use super::*;
     use crate::config::SETTINGS;
@@ -64,6 +64,7 @@ mod tests {
             SETTINGS,
             Cors::SETTINGS,
             WebhookSettings::SETTINGS,
+            NotionSettings::SETTINGS,
             flags::SETTINGS,
         ];
         let names: Vec<String> = tables

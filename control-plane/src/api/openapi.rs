@@ -80,6 +80,8 @@ use crate::config::Config;
         super::deliveries::list,
         super::deliveries::delivery,
         super::deliveries::resend,
+        super::notion::health,
+        super::notion::retry,
         super::meta::meta,
         super::debug_env::debug_env,
         super::docs::openapi_json,

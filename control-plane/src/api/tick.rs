@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use axum::extract::State;
 use axum::{Extension, Json};
+use notion::Round;
 use service::edge::RequestId;
 use service::trace::{Carried, Caused};
 use service::{Caller, Flag, OptionalJson, Problem};
@@ -15,10 +16,12 @@ use crate::runner_client::TriggerAnswer;
 
 /// A tick waits no longer for receivers, whatever their endpoints allow.
 const RECEIVERS_DEADLINE: Duration = Duration::from_secs(8);
+/// For so long outcomes are begun to be published; each may take as long again.
+const PUBLISHING_BUDGET: Duration = Duration::from_secs(4);
 /// Whoever calls waits; what is left is the next call's.
 const RETENTION_BUDGET: Duration = Duration::from_millis(500);
 
-/// Do what is due: take back what lost runners held, fail what outlived its time to live, fire what schedules have due, remove ended jobs that were kept for long enough, send webhooks, trigger the runner for a due job.
+/// Do what is due: take back what lost runners held, fail what outlived its time to live, fire what schedules have due, remove ended jobs that were kept for long enough, send webhooks, publish to Notion, trigger the runner for a due job.
 ///
 /// At most one trigger is sent, for the due job that was least recently asked for; what came of it stands with the job. A
 /// runner that polls needs none of this; one that does not takes the rest of what is due with calls of its own `POST /tick`.
@@ -46,11 +49,11 @@ pub(crate) async fn tick(
     let fired = done.step("schedules", fire_due(&app, &actor)).await;
     app.live.changed_many();
     let trigger = trigger_due(&app, &request_id, caused.0.as_ref());
-    // Neither waits for the other: a receiver that is slow delays no job.
-    let (triggered, delivered) = if done.is_over() {
-        (Ok(0), 0)
+    // None waits for the others: a receiver that is slow delays no job.
+    let (triggered, delivered, published) = if done.is_over() {
+        (Ok(0), 0, 0)
     } else {
-        tokio::join!(trigger, send_webhooks(&app, &actor))
+        tokio::join!(trigger, send_webhooks(&app, &actor), publish(&app, &actor))
     };
     let triggered = done.note("trigger", triggered);
     let removed = done.step("retention", remove_expired(&app, &actor)).await;
@@ -64,6 +67,7 @@ pub(crate) async fn tick(
         triggered,
         fired,
         delivered,
+        published,
         removed,
     }))
 }
@@ -143,6 +147,27 @@ async fn send_webhooks(app: &App, actor: &str) -> u64 {
             0
         }
     }
+}
+
+/// How many outcomes were published to Notion; with the flag off, nothing of them is read. What is left is the next tick's.
+async fn publish(app: &App, actor: &str) -> u64 {
+    let Some(publisher) = &app.notion else {
+        return 0;
+    };
+    let begun = Instant::now();
+    let mut published = 0;
+    while begun.elapsed() < PUBLISHING_BUDGET {
+        match publisher.round(actor, PUBLISHING_BUDGET).await {
+            Ok(Round::Published) => published += 1,
+            Ok(Round::Checked | Round::Failed) => {}
+            Ok(Round::Nothing) => break,
+            Err(error) => {
+                tracing::warn!(event = "notion_not_reached", %error);
+                break;
+            }
+        }
+    }
+    published
 }
 
 /// How many ended jobs were removed. Nothing else of a tick hangs on it, so that it fails by itself.

@@ -3,6 +3,7 @@
 mod gates;
 mod keys;
 mod metrics;
+mod notion;
 mod requests;
 mod schedules;
 mod service;
@@ -24,6 +25,7 @@ pub(crate) use metrics::{
     AlertView, DurationsView, HealthMetricsView, Instant, LastDoneView, QueueView, UnservedView,
     UpkeepView, WindowView,
 };
+pub(crate) use notion::{NotionRetriedView, NotionRetryView, NotionView};
 pub(crate) use requests::{
     BatchRequestView, JobRequestView, ReasonView, ReplayRequestView, RetryView, StatusView,
     TriggerRequestView,

@@ -6,6 +6,7 @@ mod gate;
 mod job;
 mod lease;
 mod name;
+mod notion;
 mod outcome;
 mod retry;
 mod schedule;
@@ -23,6 +24,10 @@ pub use gate::{Decision, Gate, GateState, OnExpiry, PatchRefused, Verdict, apply
 pub use job::{CurrentStage, Event, Job, NewJob};
 pub use lease::{Lease, LeaseKey, LeasedJob, OnLost, RunnerIdentity, TypeTerms};
 pub use name::{Name, NotAName};
+pub use notion::{
+    ClaimedOutcome, NotionCame, NotionCheck, NotionHealth, NotionKey, NotionOutcome, NotionRecord,
+    NotionWork, RefusedOutcome,
+};
 pub use outcome::{LONGEST_ERROR, Outcome};
 pub use retry::Backoff;
 pub use schedule::{

@@ -20,6 +20,7 @@ mod group;
 mod hint;
 mod log;
 mod metrics;
+mod notion;
 mod operate;
 mod persist;
 mod pool;

@@ -7,7 +7,7 @@ use clap_complete::Shell;
 
 use crate::screen::{Color, Output};
 use crate::{
-    artifacts, db, dev, doctor, exit, fleet, gates, jobs, keys, load_test, logs, reference,
+    artifacts, db, dev, doctor, exit, fleet, gates, jobs, keys, load_test, logs, notion, reference,
     retention, run, runners, schedules, smoke, webhooks,
 };
 
@@ -75,6 +75,9 @@ pub(crate) enum Group {
     /// Endpoints that are told what happens to jobs: make, try, follow what was sent; needs OPS_URL and OPS_API_KEY
     #[command(subcommand)]
     Webhooks(webhooks::Command),
+    /// Finished jobs as pages of a Notion database: how that fares, publish again; needs OPS_URL and OPS_API_KEY
+    #[command(subcommand)]
+    Notion(notion::Command),
     /// Run a real job down every road and check each answer: on the stack at OPS_URL, else on one of its own
     Smoke(smoke::Smoke),
     /// Rounds of real jobs by several callers, with limits: on the stack at OPS_URL, else on one of its own
@@ -152,6 +155,8 @@ mod tests {
             "opsctl webhooks resend deploys --since 2026-01-01T00:00:00Z",
             "opsctl webhooks secret deploys",
             "opsctl webhooks signing-key",
+            "opsctl notion status",
+            "opsctl notion retry 0190163d-8694-739b-aea5-966c26f8ad90",
             "opsctl fleet show",
             "opsctl fleet pause --reason moving",
             "opsctl fleet resume",

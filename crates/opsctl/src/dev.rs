@@ -128,6 +128,7 @@ impl SetUp {
             folder: &folder,
             work_dir: (!dev.ephemeral).then(|| folder.join(RUNS)),
             handed_on: &settings.handed_on()?,
+            notion: &settings.notion_of_dev()?,
         };
         let services = Services::start(start, screen).await?;
         let files = keys.keep(&folder, &services)?;

@@ -4,6 +4,7 @@
 mod canary;
 mod certificate;
 mod database;
+mod notion;
 mod reach;
 mod settings;
 
@@ -97,6 +98,7 @@ pub(crate) async fn run(
     let mut findings = settings::look(settings);
     findings.extend(bounded(patience, "database", database::look(settings)).await);
     findings.extend(bounded(patience, "stack", reach::look(settings)).await);
+    findings.extend(bounded(patience, "Notion", notion::look(settings)).await);
     Ok(tell(&findings, screen))
 }
 

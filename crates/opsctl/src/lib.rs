@@ -20,6 +20,7 @@ mod jobs;
 mod keys;
 mod load_test;
 mod logs;
+mod notion;
 mod reference;
 mod restore;
 mod retention;
@@ -90,6 +91,7 @@ async fn dispatch(group: Group, settings: &Settings, screen: &Screen) -> Result<
         Group::Run(command) => self::run::run(command, settings, screen).await,
         Group::Schedules(command) => schedules::run(command, settings, screen).await,
         Group::Webhooks(command) => self::webhooks::run(command, settings, screen).await,
+        Group::Notion(command) => self::notion::run(command, settings, screen).await,
         Group::Smoke(command) => smoke::run(command, settings, screen).await,
         Group::LoadTest(command) => load_test::run(command, settings, screen).await,
         Group::Retention(command) => retention::run(command, settings, screen).await,

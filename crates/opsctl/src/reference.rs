@@ -85,6 +85,10 @@ fn configuration() -> String {
             "Webhooks, both programs",
             settings::markdown(service::WebhookSettings::SETTINGS),
         ),
+        (
+            "Notion, both programs",
+            settings::markdown(service::NotionSettings::SETTINGS),
+        ),
         ("opsctl", settings::markdown(crate::settings::SETTINGS)),
         (
             "Feature flags",

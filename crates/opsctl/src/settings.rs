@@ -183,6 +183,7 @@ impl Settings {
             service::flags::SETTINGS,
             service::Cors::SETTINGS,
             service::WebhookSettings::SETTINGS,
+            service::NotionSettings::SETTINGS,
             control_plane::SETTINGS,
             runner::SETTINGS,
             SURROUNDINGS,
@@ -321,6 +322,37 @@ impl Settings {
         let mut values = self.values();
         let keys = values.secret_list("WEBHOOK_SIGNING_KEY");
         values.finish(keys)
+    }
+
+    /// Where outcomes are published, and with what; `None` with NOTION_ENABLED off.
+    pub(crate) fn notion(&self) -> Result<Option<service::NotionSettings>, SettingsError> {
+        // What else is missing here is not asked for.
+        let (app_env, flags) = {
+            let mut values = self.values();
+            let shared = service::SharedSettings::read(&mut values);
+            (shared.app_env, shared.flags)
+        };
+        let mut values = self.values();
+        let notion = service::NotionSettings::read(&mut values, app_env, flags);
+        values.finish(notion)
+    }
+
+    /// What the services of `opsctl dev` are told of Notion: what is set here, where a token and a database are.
+    pub(crate) fn notion_of_dev(&self) -> Result<Vec<(&'static str, String)>, SettingsError> {
+        let mut values = self.values();
+        let token = values.optional_secret("NOTION_TOKEN");
+        let database = values.optional_text("NOTION_DATABASE_ID");
+        let url = values.optional_url("NOTION_API_URL");
+        let pairs = match (token, database) {
+            (Some(token), Some(database)) => vec![
+                ("NOTION_ENABLED", "1".to_owned()),
+                ("NOTION_TOKEN", token.expose().to_owned()),
+                ("NOTION_DATABASE_ID", database),
+                ("NOTION_API_URL", url.map(String::from).unwrap_or_default()),
+            ],
+            (Some(_) | None, None) | (None, Some(_)) => Vec::new(),
+        };
+        values.finish(pairs)
     }
 
     /// The control plane's own key, for what is derived from it.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use reqwest::redirect;
 
-use crate::egress::{Egress, Guarded};
+use crate::egress::{self, Egress, Guarded};
 
 /// A client whose every call ends within `timeout`, connecting included.
 ///
@@ -64,4 +64,39 @@ fn builder(timeout: Duration, user_agent: &str) -> reqwest::ClientBuilder {
         .redirect(redirect::Policy::none())
         .no_proxy()
         .user_agent(user_agent)
+}
+
+/// Why a call failed, in words that hold no address: the client's own would, and in it perhaps a token of the receiver's.
+pub fn why(error: &reqwest::Error) -> String {
+    if let Some(forbidden) = egress::refusal(error) {
+        format!("the address {forbidden}")
+    } else if error.is_timeout() {
+        "no answer in time".to_owned()
+    } else if error.is_connect() {
+        match root(error) {
+            Some(kind) => format!("no connection: {kind}"),
+            None => "no connection, or no certificate that is trusted".to_owned(),
+        }
+    } else {
+        "the connection broke before an answer".to_owned()
+    }
+}
+
+/// What the operating system said, where it was that.
+fn root(error: &reqwest::Error) -> Option<std::io::ErrorKind> {
+    let mut cause = std::error::Error::source(error);
+    let mut kind = None;
+    while let Some(error) = cause {
+        if let Some(io) = error.downcast_ref::<std::io::Error>() {
+            kind = Some(io.kind());
+        }
+        cause = error.source();
+    }
+    // What TLS does not like comes in the same clothes.
+    kind.filter(|kind| {
+        !matches!(
+            kind,
+            std::io::ErrorKind::Other | std::io::ErrorKind::InvalidData
+        )
+    })
 }

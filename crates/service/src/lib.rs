@@ -36,7 +36,7 @@ pub use problem::{FieldError, Problem};
 pub use secret::{KeyDigest, KeyId, KeySet, Secret};
 pub use serve::{ConnectionLimits, Listener, ServeError, TlsFiles, serve};
 pub use settings::{
-    AppEnv, ArtifactStore, Bucket, Environment, Pooler, SettingsError, SharedSettings, Sources,
-    Values, WebhookSettings,
+    AppEnv, ArtifactStore, Bucket, Environment, NotionSettings, Pooler, SettingsError,
+    SharedSettings, Sources, Values, WebhookSettings,
 };
 pub use stop::{Stop, Stopper, until_signals};

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use jobs::{ClaimedDelivery, WebhookOutcome};
 use reqwest::StatusCode;
 use reqwest::header::RETRY_AFTER;
-use service::{Egress, egress};
+use service::{Egress, http_client};
 
 use crate::signing::{Message, SigningKeys};
 
@@ -92,47 +92,15 @@ async fn send(
         .header("webhook-signature", signatures)
         .header("webhook-id", &id)
         .body(delivery.body.clone());
-    let response = request.send().await.map_err(|error| why(&error))?;
+    let response = request
+        .send()
+        .await
+        .map_err(|error| http_client::why(&error))?;
     let retry_after = response.headers().get(RETRY_AFTER);
     Ok(Answer {
         status: response.status(),
         retry_after: retry_after
             .and_then(|value| value.to_str().ok()?.trim().parse::<i32>().ok())
             .filter(|seconds| *seconds >= 0),
-    })
-}
-
-/// The client's own words would hold the address, and in it perhaps a token of the receiver's.
-fn why(error: &reqwest::Error) -> String {
-    if let Some(forbidden) = egress::refusal(error) {
-        format!("the address {forbidden}")
-    } else if error.is_timeout() {
-        "no answer in time".to_owned()
-    } else if error.is_connect() {
-        match root(error) {
-            Some(kind) => format!("no connection: {kind}"),
-            None => "no connection, or no certificate that is trusted".to_owned(),
-        }
-    } else {
-        "the connection broke before an answer".to_owned()
-    }
-}
-
-/// What the operating system said, where it was that.
-fn root(error: &reqwest::Error) -> Option<std::io::ErrorKind> {
-    let mut cause = std::error::Error::source(error);
-    let mut kind = None;
-    while let Some(error) = cause {
-        if let Some(io) = error.downcast_ref::<std::io::Error>() {
-            kind = Some(io.kind());
-        }
-        cause = error.source();
-    }
-    // What TLS does not like comes in the same clothes.
-    kind.filter(|kind| {
-        !matches!(
-            kind,
-            std::io::ErrorKind::Other | std::io::ErrorKind::InvalidData
-        )
     })
 }

@@ -38,6 +38,7 @@ async fn routes_behind_a_flag_that_is_off_are_as_if_they_did_not_exist() {
             ("GET", "/health/metrics".to_owned()),
             ("GET", "/metrics".to_owned()),
             ("GET", "/schedules".to_owned()),
+            ("GET", "/notion".to_owned()),
         ] {
             let answer = ops.call(method, &path).text("{").send().await;
             assert_eq!(without_request_id(&answer), unknown, "{method} {path}");

@@ -33,6 +33,7 @@ mod listing;
 mod live;
 mod logs;
 mod metrics;
+mod notion;
 mod object_store;
 mod object_store_away;
 mod opsctl;

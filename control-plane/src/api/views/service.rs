@@ -203,6 +203,8 @@ pub(crate) struct TickView {
     pub(crate) fired: u64,
     /// Webhooks that were delivered.
     pub(crate) delivered: u64,
+    /// Outcomes that were published to Notion.
+    pub(crate) published: u64,
     /// Ended jobs that were kept for long enough and are gone now.
     pub(crate) removed: u64,
 }

@@ -121,6 +121,19 @@ grant execute on function
   ops_resend_webhook(uuid), ops_resend_dead_webhooks(text, timestamptz), ops_ping_webhook(text),
   ops_enable_webhook(text), ops_disable_webhook(text, text), ops_rotate_webhook(text, interval)
 to ops_control_plane;
+-- Notion: everybody sees how publishing fares; both publish through the functions, and the control plane has it done again.
+grant select on ops_notion, ops_notion_keys, ops_notion_pages, ops_notion_health to ops_control_plane, ops_runner;
+grant select on ops_notion_health to ops_readonly;
+revoke execute on function
+  ops_claim_notion(text, text, text), ops_reserve_notion(), ops_delay_notion(text, int),
+  ops_check_notion(text, text, text, int),
+  ops_record_notion(text, uuid, int, int, text, int, text, text, text, int), ops_retry_notion(uuid)
+from public;
+grant execute on function
+  ops_claim_notion(text, text, text), ops_reserve_notion(), ops_check_notion(text, text, text, int),
+  ops_record_notion(text, uuid, int, int, text, int, text, text, text, int)
+to ops_control_plane, ops_runner;
+grant execute on function ops_retry_notion(uuid) to ops_control_plane;
 -- Retention: housekeeping removes what its owner's table says, through the function; nobody else takes a job or an event away.
 grant select on ops_retention, ops_removals, ops_backups, ops_drills to ops_control_plane, ops_runner, ops_readonly;
 revoke execute on function ops_apply_retention(text, int), ops_after_restore(text) from public;

@@ -19,6 +19,7 @@ mod fleet;
 mod gates;
 mod groups;
 mod lost;
+mod notion;
 mod operations;
 mod order;
 mod races;

@@ -245,6 +245,9 @@ async fn rich(database: &Database) -> Uuid {
 #[tokio::test]
 async fn a_job_goes_whole_with_all_that_is_its_own_and_its_objects_are_cleared_away() {
     let database = Database::new().await;
+    // From here on ends of jobs are noted for Notion.
+    let asked = database.store.claim_notion("s", "k", "d").await;
+    asked.expect("an answer");
     let id = rich(&database).await;
     let other = database.ended("b", Status::Queued).await;
     while database.count("select count(*) from ops_seals").await == 0 {

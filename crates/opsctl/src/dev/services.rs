@@ -1,4 +1,4 @@
-//! Control plane and runner of `opsctl dev`, in this process, every feature on. Owns both; whoever drops it ends both.
+//! Control plane and runner of `opsctl dev`, in this process, every feature on but Notion, unless that is set. Owns both; whoever drops it ends both.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -44,6 +44,8 @@ pub(super) struct Start<'a> {
     /// `None`: a temporary one.
     pub(super) work_dir: Option<PathBuf>,
     pub(super) handed_on: &'a HandedOn,
+    /// What both are told of Notion; empty: its flag is off.
+    pub(super) notion: &'a [(&'static str, String)],
 }
 
 impl Services {
@@ -199,9 +201,13 @@ impl Start<'_> {
             // A receiver that is being developed runs on the same machine.
             ("WEBHOOK_ALLOW", "127.0.0.0/8,::1"),
         ];
-        let flags = Flag::all().map(|flag| (flag.name(), "1"));
+        // That one cannot do without an account there.
+        let flags = Flag::all().filter(|flag| *flag != Flag::Notion);
+        let flags = flags.map(|flag| (flag.name(), "1"));
+        let notion = self.notion.iter();
         both.into_iter()
             .chain(flags)
+            .chain(notion.map(|(name, value)| (*name, value.as_str())))
             .map(|(name, value)| (name.to_owned(), value.to_owned()))
             .collect()
     }
@@ -268,6 +274,7 @@ mod tests {
             folder: folder.path(),
             work_dir: None,
             handed_on: &handed_on,
+            notion: &[],
         };
         let config = Some(runner_file(folder.path()).expect("written"));
         let runner = runner::Config::load(Sources {
@@ -276,7 +283,7 @@ mod tests {
         });
         assert_eq!(
             runner.expect("right").shared.flags,
-            service::Flags::all_on()
+            service::Flags::all_on().without(Flag::Notion)
         );
         let environment = start.control_plane_environment(0, "http://127.0.0.1:1");
         let control_plane = control_plane::Config::load(Sources {
@@ -290,7 +297,28 @@ mod tests {
                 .accepts(keys.api_key.expose())
                 .is_some()
         );
-        assert_eq!(control_plane.shared.flags, service::Flags::all_on());
+        assert_eq!(
+            control_plane.shared.flags,
+            service::Flags::all_on().without(Flag::Notion)
+        );
+        let notion = [
+            ("NOTION_ENABLED", "1".to_owned()),
+            ("NOTION_TOKEN", "t".to_owned()),
+            ("NOTION_DATABASE_ID", "0".repeat(32)),
+            ("NOTION_API_URL", String::new()),
+        ];
+        let start = Start {
+            notion: &notion,
+            ..start
+        };
+        let control_plane = control_plane::Config::load(Sources {
+            config: None,
+            environment: start.control_plane_environment(0, "http://127.0.0.1:1"),
+        });
+        assert_eq!(
+            control_plane.expect("right").shared.flags,
+            service::Flags::all_on()
+        );
     }
 
     #[test]

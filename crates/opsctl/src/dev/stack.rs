@@ -128,6 +128,7 @@ async fn serve(
         folder: &folder,
         work_dir: None,
         handed_on: &handed_on,
+        notion: &[],
     };
     let services = Services::start(start, screen).await?;
     Ok((services, keys, log))

@@ -1,0 +1,12 @@
+drop view ops_notion_health;
+drop function ops_retry_notion(uuid);
+drop function ops_record_notion(text, uuid, int, int, text, int, text, text, text, int);
+drop function ops_check_notion(text, text, text, int);
+drop function ops_delay_notion(text, int);
+drop function ops_reserve_notion();
+drop function ops_claim_notion(text, text, text);
+drop trigger ops_jobs_forget_notion on ops_jobs;
+drop function ops_forget_notion();
+drop trigger ops_job_events_note_notion on ops_job_events;
+drop function ops_note_notion();
+drop table ops_notion_pages, ops_notion_keys, ops_notion;
