@@ -9,7 +9,7 @@ use crate::wire::{Answer, Came};
 pub(crate) fn faults(request: &Request, came: &Came) -> Vec<String> {
     match came {
         Came::Answer(answer) => wrong_with(request, answer),
-        Came::End(bytes) if request.due == Due::End && bytes.is_empty() => Vec::new(),
+        Came::End(bytes) if request.due == Due::End && is_cut_off(bytes) => Vec::new(),
         Came::End(bytes) => vec![format!(
             "the connection ended within an answer, or without one: {}",
             shown(bytes)
@@ -18,6 +18,16 @@ pub(crate) fn faults(request: &Request, came: &Came) -> Vec<String> {
         Came::Nonsense(bytes) => vec![format!("what came is no HTTP: {}", shown(bytes))],
         Came::NoConnection => vec!["nobody listens".to_owned()],
     }
+}
+
+/// Nothing, or the beginning of an answer that nobody waits for: whoever sends no more has gone, as far as HTTP servers know,
+/// and what is long is then not sent to its end.
+fn is_cut_off(bytes: &[u8]) -> bool {
+    bytes.is_empty()
+        || bytes
+            .strip_prefix(b"HTTP/1.1 ")
+            .and_then(<[u8]>::first)
+            .is_some_and(|class| (b'2'..=b'4').contains(class))
 }
 
 /// What the HTTP parser says by itself to what is no request, before there is anybody to give it an id.

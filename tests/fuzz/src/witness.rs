@@ -15,7 +15,7 @@ pub(crate) struct Witness(PgConnection);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Seen {
     rows: String,
-    /// How much the runner has done, which it may do at any time.
+    /// How much the runner has done, which it may do at any time: run jobs, keep house, fire schedules.
     by_runner: i64,
 }
 
@@ -34,7 +34,7 @@ impl Witness {
             "select concat_ws('/',
                (select count(*) || ':' || coalesce(sum(xmin::text::bigint), 0) from ops_jobs),
                (select count(*) || ':' || coalesce(sum(xmin::text::bigint), 0) from ops_job_events)) as rows,
-               (select count(*) from ops_job_events where runner_id is not null or actor like 'runner:%') as by_runner",
+               (select count(*) from ops_job_events where runner_id is not null or actor ~ '^(runner|sweep|schedule):') as by_runner",
         )
         .fetch_one(&mut self.0)
         .await
