@@ -141,7 +141,7 @@ fn new() -> NewJob {
 }
 
 fn counts(recovered: u64, expired: u64, triggered: u64) -> Value {
-    json!({ "recovered": recovered, "expired": expired, "triggered": triggered, "fired": 0, "settled": 0, "delivered": 0, "removed": 0 })
+    json!({ "recovered": recovered, "expired": expired, "triggered": triggered, "fired": 0, "settled": 0, "delivered": 0, "published": 0, "removed": 0 })
 }
 
 #[tokio::test]

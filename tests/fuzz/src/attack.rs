@@ -102,21 +102,15 @@ impl Worker {
     }
 
     async fn send(&mut self, case: u64, request: &Request) -> Came {
-        let before = match &mut self.witness {
-            Some(witness) => Some(witness.look().await),
-            None => None,
-        };
-        let wire = match request.side {
-            Side::ControlPlane => &mut self.control_plane,
-            Side::Runner => &mut self.runner,
-        };
-        let came = wire.ask(request).await;
+        let (mut came, mut change) = self.ask(request).await;
+        if change.is_err() {
+            // It may have been an earlier request, whose caller had gone; what a refusal changes, it changes again.
+            (came, change) = self.ask(request).await;
+        }
         let mut faults = oracle::faults(request, &came);
-        if let (Some(witness), Some(before)) = (&mut self.witness, before) {
-            match witness.judge(&before, request, &came).await {
-                Ok(looked) => self.tally.unchanged += u64::from(looked),
-                Err(fault) => faults.push(fault),
-            }
+        match change {
+            Ok(looked) => self.tally.unchanged += u64::from(looked),
+            Err(fault) => faults.push(fault),
         }
         let status = if let Came::Answer(answer) = &came {
             answer.status
@@ -134,6 +128,24 @@ impl Worker {
             });
         }
         came
+    }
+
+    /// What came, and whether it was a refusal that was looked at; an error where that had changed something.
+    async fn ask(&mut self, request: &Request) -> (Came, Result<bool, String>) {
+        let before = match &mut self.witness {
+            Some(witness) => Some(witness.look().await),
+            None => None,
+        };
+        let wire = match request.side {
+            Side::ControlPlane => &mut self.control_plane,
+            Side::Runner => &mut self.runner,
+        };
+        let came = wire.ask(request).await;
+        let change = match (&mut self.witness, before) {
+            (Some(witness), Some(before)) => witness.judge(&before, request, &came).await,
+            (Some(_) | None, _) => Ok(false),
+        };
+        (came, change)
     }
 }
 
