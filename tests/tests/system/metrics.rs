@@ -20,6 +20,11 @@ async fn busy() -> System {
         .set("RUNNER_POLL_INTERVAL_SECONDS", "1")
         .start()
         .await;
+    wait_until("jobs are counted", async || {
+        let figures = system.ops.get("/health/metrics").await.expect(200).json();
+        figures["counted_since"].is_string().then_some(())
+    })
+    .await;
     for job_type in ["good", "good", "bad", "orphan"] {
         let job = json!({ "job_type": job_type });
         system.ops.post("/jobs", &job).await.expect(201);
@@ -31,7 +36,10 @@ async fn settled(system: &System) -> Value {
     wait_until("everything that can has ended", async || {
         let figures = system.ops.get("/health/metrics").await.expect(200).json();
         let window = &figures["window"];
-        (window["succeeded"] == 2 && window["dead_letters"] == 1).then_some(figures)
+        let counted = window["succeeded"] == 2 && window["dead_letters"] == 1;
+        // The depth is of a moment before the counters.
+        let seen = figures["queue_depth"]["default"]["running"] == 0;
+        (counted && seen).then_some(figures)
     })
     .await
 }
