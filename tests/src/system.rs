@@ -14,6 +14,7 @@ use tempfile::TempDir;
 use crate::call::{Answer, Client};
 use crate::database::Database;
 use crate::leftovers::processes_of;
+use crate::program::Start;
 use crate::wait::wait_until;
 
 pub use builder::Builder;
@@ -164,6 +165,17 @@ impl System {
     /// Asks for a job's end.
     pub async fn abort(&self, id: &str) -> Answer {
         self.ops.press(&format!("/jobs/{id}/abort")).await
+    }
+
+    /// Runs the operators' command with everything that the programs are told: its exit code, what it printed, and what it
+    /// complained about.
+    pub async fn opsctl(&self, arguments: &[&str]) -> (i32, String, String) {
+        Start::of("opsctl")
+            .environment(self.environment())
+            .set("OPS_URL", &self.ops.at("").url(""))
+            .arguments(arguments)
+            .run()
+            .await
     }
 
     /// Stops everything and proves that nothing is left: no running job, no process of a job, no folder of a run.

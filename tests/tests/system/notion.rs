@@ -75,15 +75,6 @@ async fn end_leases(system: &System) {
         .expect("over");
 }
 
-async fn opsctl(system: &System, arguments: &[&str]) -> (i32, String, String) {
-    Start::of("opsctl")
-        .environment(system.environment())
-        .set("OPS_URL", &system.ops.at("").url(""))
-        .arguments(arguments)
-        .run()
-        .await
-}
-
 /// A real runner beside the system, with settings of its own.
 async fn real_runner(system: &System, settings: &[(&str, &str)]) -> Program {
     let work = system
@@ -161,10 +152,10 @@ async fn finished_jobs_become_pages_that_say_what_is_documented_and_nothing_else
     assert_eq!(asked, [1, 2, 0, 0], "{:?}", notion.asked());
     let rows = tests::rows(&system.database.psql).await;
     assert!(!rows.contains(NOTION_TOKEN));
-    let (code, shown, error) = opsctl(&system, &["notion", "status"]).await;
+    let (code, shown, error) = system.opsctl(&["notion", "status"]).await;
     assert_eq!(code, 0, "{error}");
     assert!(shown.contains("published          2"), "{shown}");
-    let (_, looked, _) = opsctl(&system, &["doctor"]).await;
+    let (_, looked, _) = system.opsctl(&["doctor"]).await;
     assert!(looked.contains("no property is missing"), "{looked}");
     system.stop().await;
 }
@@ -356,7 +347,7 @@ async fn a_token_that_is_refused_stops_publishing_and_no_job_and_a_good_one_goes
     assert_eq!(notion.asked().len(), 1, "it was asked once, and then not");
     // The token is given its rights back, and somebody says so.
     notion.accept(NOTION_TOKEN);
-    let (code, _, error) = opsctl(&system, &["notion", "retry"]).await;
+    let (code, _, error) = system.opsctl(&["notion", "retry"]).await;
     assert_eq!(code, 0, "{error}");
     all_published(&system, 2).await;
     assert!(health(&system).await["keys"][0]["fault"].is_null());
@@ -397,7 +388,7 @@ async fn each_property_that_is_missing_or_of_another_type_is_reported_by_name() 
         "the property \"Status\" is of type status, not select",
     ] {
         assert!(fault.contains(part), "{fault}");
-        let (code, looked, _) = opsctl(&system, &["doctor"]).await;
+        let (code, looked, _) = system.opsctl(&["doctor"]).await;
         assert_eq!(code, 1);
         assert!(looked.contains(part), "{looked}");
     }
@@ -492,31 +483,29 @@ async fn what_notion_refuses_is_shown_and_published_again_when_somebody_says_so(
     let other = works(&system).await;
     let page = page_of(&notion, &other, |_| true).await;
     assert_eq!(notion.pages().len(), 1);
-    let (code, _, said) = opsctl(&system, &["notion", "retry"]).await;
+    let (code, _, said) = system.opsctl(&["notion", "retry"]).await;
     assert_eq!((code, said.trim()), (0, "1 published again"));
     page_of(&notion, &refused, |_| true).await;
     all_published(&system, 2).await;
     // A page in the trash stays there; one that was removed for good is made anew.
     let other = other["id"].as_str().expect("an id");
     notion.archive(&page.id);
-    let (code, _, error) = opsctl(&system, &["notion", "retry", other]).await;
+    let (code, _, error) = system.opsctl(&["notion", "retry", other]).await;
     assert_eq!(code, 0, "{error}");
     let told = health_that(&system, "it is refused", |health| health["dead"] == 1).await;
     let why = told["refused"][0]["error"].as_str().unwrap_or_default();
     assert!(why.contains("archived"), "{told}");
     notion.delete(&page.id);
-    opsctl(&system, &["notion", "retry", other]).await;
+    system.opsctl(&["notion", "retry", other]).await;
     wait_until("it is made anew", async || {
         hasten(&system).await;
         let pages = notion.pages_of(other);
         pages.iter().any(|made| made.id != page.id).then_some(())
     })
     .await;
-    let (code, _, error) = opsctl(
-        &system,
-        &["notion", "retry", "0190163d-8694-739b-aea5-966c26f8ad90"],
-    )
-    .await;
+    let (code, _, error) = system
+        .opsctl(&["notion", "retry", "0190163d-8694-739b-aea5-966c26f8ad90"])
+        .await;
     assert_eq!(code, 3);
     assert!(error.contains("no such job"), "{error}");
     system.stop().await;
@@ -536,7 +525,7 @@ async fn a_job_that_ended_before_anybody_published_is_published_by_hand() {
         .expect("the job");
     let tick = async || system.ops.press("/tick").await.expect(200).json();
     assert_eq!(tick().await["published"], 0);
-    let (code, _, error) = opsctl(&system, &["notion", "retry", &id.to_string()]).await;
+    let (code, _, error) = system.opsctl(&["notion", "retry", &id.to_string()]).await;
     assert_eq!(code, 0, "{error}");
     assert_eq!(tick().await["published"], 1);
     assert_eq!(notion.pages()[0].text("Status"), "aborted");

@@ -61,15 +61,6 @@ async fn hasten(system: &System) {
         .expect("hastened");
 }
 
-async fn opsctl(system: &System, arguments: &[&str]) -> (i32, String, String) {
-    Start::of("opsctl")
-        .environment(system.environment())
-        .set("OPS_URL", &system.ops.at("").url(""))
-        .arguments(arguments)
-        .run()
-        .await
-}
-
 #[test]
 fn the_receiver_verifies_as_the_published_vector_has_it() {
     assert_eq!(
@@ -100,7 +91,7 @@ async fn chosen_events_arrive_signed_and_hold_neither_payload_nor_result() {
         .run_until(&json!({"job_type": "fails"}), "failed")
         .await;
     let all = heard(&receiver, 2).await;
-    let (code, secret, error) = opsctl(&system, &["webhooks", "secret", "ends"]).await;
+    let (code, secret, error) = system.opsctl(&["webhooks", "secret", "ends"]).await;
     assert_eq!(code, 0, "{error}");
     let now: i64 = sqlx::query_scalar("select extract(epoch from clock_timestamp())::bigint")
         .fetch_one(&system.database.psql)
@@ -433,7 +424,7 @@ async fn during_a_rotation_both_secrets_verify_and_after_it_only_the_new_one() {
     )
     .await;
     let secret = async || {
-        let (code, secret, error) = opsctl(&system, &["webhooks", "secret", "keys"]).await;
+        let (code, secret, error) = system.opsctl(&["webhooks", "secret", "keys"]).await;
         assert_eq!(code, 0, "{error}");
         secret.trim().to_owned()
     };
@@ -467,7 +458,7 @@ async fn during_a_rotation_both_secrets_verify_and_after_it_only_the_new_one() {
         (0, 1)
     );
     // The runners' key follows from the control plane's, and `opsctl` says it.
-    let (code, key, _) = opsctl(&system, &["webhooks", "signing-key"]).await;
+    let (code, key, _) = system.opsctl(&["webhooks", "signing-key"]).await;
     assert_eq!((code, key.trim()), (0, runners_key().as_str()));
     system.stop().await;
 }
@@ -496,7 +487,7 @@ async fn a_runner_with_another_key_leaves_deliveries_to_those_that_have_the_righ
         system.ops.press("/tick").await.expect(200).json()["delivered"],
         0
     );
-    let (code, secret, error) = opsctl(&system, &["webhooks", "secret", "keys"]).await;
+    let (code, secret, error) = system.opsctl(&["webhooks", "secret", "keys"]).await;
     assert_eq!((code, secret.as_str()), (1, ""));
     assert!(error.contains("another key"), "{error}");
     assert_eq!(webhook(&system, "keys").await["pending"], 1);
