@@ -126,7 +126,7 @@ pub(crate) async fn execute(app: Arc<App>, slot: Slot, leased: LeasedJob, held: 
     match finished {
         Ok(finished) => {
             if attempt > 1
-                && let Err(error) = app.store.forget_earlier(key).await
+                && let Err(error) = Box::pin(app.store.forget_earlier(key)).await
             {
                 tracing::warn!(event = "earlier_artifacts_not_forgotten", %job_id, %error);
             }
@@ -199,7 +199,7 @@ async fn attempt_once(
         }
     };
     if let Some(folder) = context.folder.get() {
-        outcome = keep(context, folder, outcome).await;
+        outcome = Box::pin(keep(context, folder, outcome)).await;
     }
     output.close();
     reports.close();

@@ -144,7 +144,8 @@ impl Output {
             let _ = tokio::time::timeout(FLUSH_AFTER, full).await;
             let (chunks, last) = self.with(|state| state.log.take());
             if !chunks.is_empty() {
-                match append(store, key, &chunks).await {
+                // Apart, as most jobs print nothing: each of a thousand at work would have room for it.
+                match Box::pin(append(store, key, &chunks)).await {
                     Appended::Stored => {}
                     Appended::NotWanted => return,
                     Appended::Lost => self.with(|state| state.log.lost(&chunks)),

@@ -88,7 +88,7 @@ impl Reports {
                 tokio::time::sleep(GROUPED_FOR).await;
             }
             let group = self.state().take();
-            if !store_group(store, key, group).await {
+            if !Box::pin(store_group(store, key, group)).await {
                 return;
             }
         }

@@ -33,8 +33,8 @@ from recorded";
 const CLAIM: &str = "
 with due as materialized (
   select id from ops_jobs
-  where status = 'queued' and priority = 0 and run_at <= now() and (run_at, id) > ($2, $3)
-  order by run_at, id limit $1 for update skip locked
+  where status = 'queued' and claim_order is not null and run_at <= now() and (claim_order, id) > ($2, $3)
+  order by claim_order, id limit $1 for update skip locked
 ),
 taken as (
   update ops_jobs j
@@ -42,16 +42,16 @@ taken as (
     lease_expires_at = clock_timestamp() + interval '30 s', heartbeat_at = clock_timestamp(), started_at = clock_timestamp(),
     updated_at = clock_timestamp(), event_seq = event_seq + 1, max_attempts_by_type = false
   from due where j.id = due.id
-  returning j.id, j.run_at, j.payload, j.fence, j.attempt, j.max_attempts, j.job_type, j.queue, j.started_at, j.created_at
+  returning j.id, j.claim_order, j.payload, j.fence, j.attempt, j.max_attempts, j.job_type, j.queue, j.started_at, j.created_at
 ),
 noted as (
   insert into ops_job_events (job_id, seq, kind, attempt, runner_id, actor, data)
   select id, 2, 'running', attempt, 'raw', 'runner:raw',
-    jsonb_build_object('job_type', job_type, 'queue', queue, 'attempt', attempt, 'max_attempts', max_attempts, 'fence', fence,
-      'waited_ms', (extract(epoch from started_at - created_at) * 1000)::bigint)
+    ('{\"job_type\": \"' || job_type || '\", \"queue\": \"' || queue || '\", \"attempt\": ' || attempt || ', \"max_attempts\": ' || max_attempts
+      || ', \"fence\": ' || fence || ', \"waited_ms\": ' || (date_part('epoch', started_at - created_at) * 1000)::bigint || '}')::jsonb
   from taken
 )
-select id, fence, run_at, payload from taken";
+select id, fence, claim_order, payload from taken";
 
 const FINISH: &str = "
 with done as (
@@ -64,8 +64,8 @@ with done as (
 )
 insert into ops_job_events (job_id, seq, kind, attempt, runner_id, actor, data)
 select id, 3, 'succeeded', attempt, 'raw', 'runner:raw',
-  jsonb_build_object('job_type', job_type, 'queue', queue, 'attempt', attempt, 'max_attempts', max_attempts,
-    'ran_ms', (extract(epoch from finished_at - started_at) * 1000)::bigint)
+  ('{\"job_type\": \"' || job_type || '\", \"queue\": \"' || queue || '\", \"attempt\": ' || attempt || ', \"max_attempts\": ' || max_attempts
+    || ', \"ran_ms\": ' || (date_part('epoch', finished_at - started_at) * 1000)::bigint || '}')::jsonb
 from done";
 
 /// Records jobs with their first events.
@@ -114,8 +114,8 @@ async fn claim(pool: PgPool, give: mpsc::Sender<(Uuid, i64)>) -> Result<()> {
         if rows.is_empty() {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
-        for (id, fence, run_at, _payload) in rows {
-            low = low.max((run_at, id));
+        for (id, fence, claim_order, _payload) in rows {
+            low = low.max((claim_order, id));
             give.send((id, fence)).await?;
         }
     }

@@ -88,7 +88,7 @@ use std::time::Duration;
 use sqlx::postgres::PgConnectOptions;
 
 use crate::error::StoreError;
-use group::Group;
+use group::{Group, Lanes};
 use pool::Pool;
 
 /// How the store connects.
@@ -131,6 +131,25 @@ pub fn is_usable_address(url: &str) -> bool {
     PgConnectOptions::from_str(url).is_ok()
 }
 
+/// Creates come one by one from many: the CPU has room for one group while another waits for the disk.
+const SUBMITTING: Lanes = Lanes {
+    most: 4,
+    crowd: 1,
+    linger: None,
+};
+/// Finishes come in shoals, and claims are at work beside them: few large groups cost least.
+const FINISHING: Lanes = Lanes {
+    most: 2,
+    crowd: 250,
+    linger: Some(Duration::from_millis(1)),
+};
+/// One hint after the other: the next tells of all that came meanwhile.
+const HINTING: Lanes = Lanes {
+    most: 1,
+    crowd: 1,
+    linger: None,
+};
+
 /// A pool of connections to the one database. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Store {
@@ -168,9 +187,9 @@ impl Store {
             pool,
             patience,
             persistence: options.acquire_timeout,
-            submitting: Group::default(),
-            finishing: Group::default(),
-            hinting: Group::default(),
+            submitting: Group::new(SUBMITTING),
+            finishing: Group::new(FINISHING),
+            hinting: Group::new(HINTING),
             direct,
         })
     }

@@ -97,12 +97,13 @@ impl Store {
                 Some(status) => Some(status),
                 None => {
                     let alone = || self.end(key, runner_id, ceiling, &ending);
-                    self.persist(Again::Always, alone).await?
+                    // Apart, as it is rare: every attempt at work would have room for it.
+                    Box::pin(self.persist(Again::Always, alone)).await?
                 }
             };
             match ended {
                 Some(status) => Ok(status),
-                None => self.after_no_row(key, runner_id, &ending).await,
+                None => Box::pin(self.after_no_row(key, runner_id, &ending)).await,
             }
         };
         let status = tokio::time::timeout(self.patience, recorded)

@@ -101,7 +101,9 @@ impl Store {
               select set_config('ops.actor', 'runner:' || $1, true) as actor
             ),
             held as materialized (
-              select j.id, e.next, e.result, e.error
+              select
+                j.ctid as place, e.next, e.result, e.error, clock_timestamp() as at,
+                e.next = 'succeeded' and j.stage_no is null as is_plain
               from unnest($2::uuid[], $3::bigint[], $4::text[], $5::jsonb[], $6::text[])
                 as e (id, fence, next, result, error)
               join ops_jobs j on j.id = e.id and j.fence = e.fence and j.status = 'running'
@@ -110,12 +112,21 @@ impl Store {
             update ops_jobs j
             set status = h.next,
               result = h.result,
-              error = coalesce(h.error, j.error),
+              error = case when not h.is_plain then coalesce(h.error, j.error) end,
               dead_lettered_at = case
                 when h.next = 'failed' and j.attempt >= j.max_attempts then clock_timestamp()
-              end
+              end,
+              -- What the guard would set: where it finds nothing to correct, it is not called for each row.
+              moved = h.next,
+              event_seq = j.event_seq + 1,
+              updated_at = h.at,
+              finished_at = h.at,
+              lease_expires_at = null,
+              held_at = null,
+              left_runner_id = null
             from held h, acting a
-            where j.id = h.id and a.actor is not null
+            -- Held, a row stays in its place; one that was changed since the statement began is left out.
+            where j.ctid = h.place and a.actor is not null
             returning j.id, j.status
             "#,
             runner_id,

@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use tokio::sync::oneshot;
@@ -13,8 +14,18 @@ use tokio::task::JoinSet;
 const MOST: usize = 500;
 /// And so many bytes, by estimate.
 const HEAVIEST: usize = 4 * 1024 * 1024;
-/// So many groups are under way at once: while some wait for the disk, the next is worked on.
-const LANES: usize = 4;
+
+/// How many groups are under way at once, so that while one waits for the disk the next is worked on.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Lanes {
+    /// At most so many.
+    pub(super) most: usize,
+    /// One more is opened only when so many wait: below that they wait for the group that is under way, and go together.
+    pub(super) crowd: usize,
+    /// After a group of several the next waits for so long to become as large, if some of it are there already: where many
+    /// come, one statement for all of them costs least.
+    pub(super) linger: Option<Duration>,
+}
 
 /// Does what a group asks for, together; gives the answers in the same order.
 pub(super) type Settle<Asked, Answer> =
@@ -28,13 +39,14 @@ struct Waiting<Asked, Answer> {
 
 struct State<Asked, Answer> {
     waiting: VecDeque<Waiting<Asked, Answer>>,
-    lanes: usize,
+    open: usize,
     /// The groups under way. They are nobody else's: a caller who waits no longer must not cut off the others of its group.
     tasks: JoinSet<()>,
 }
 
 /// Callers who ask for the same kind of thing.
 pub(super) struct Group<Asked, Answer> {
+    lanes: Lanes,
     state: Arc<Mutex<State<Asked, Answer>>>,
 }
 
@@ -47,25 +59,26 @@ impl<Asked, Answer> fmt::Debug for Group<Asked, Answer> {
 impl<Asked, Answer> Clone for Group<Asked, Answer> {
     fn clone(&self) -> Self {
         Self {
+            lanes: self.lanes,
             state: Arc::clone(&self.state),
         }
     }
 }
 
-impl<Asked, Answer> Default for Group<Asked, Answer> {
-    fn default() -> Self {
+impl<Asked: Send + 'static, Answer: Send + 'static> Group<Asked, Answer> {
+    /// Nobody asks yet.
+    pub(super) fn new(lanes: Lanes) -> Self {
         let state = State {
             waiting: VecDeque::new(),
-            lanes: 0,
+            open: 0,
             tasks: JoinSet::new(),
         };
         Self {
+            lanes,
             state: Arc::new(Mutex::new(state)),
         }
     }
-}
 
-impl<Asked: Send + 'static, Answer: Send + 'static> Group<Asked, Answer> {
     /// Asks, alone or with others; `None` when the group broke down before it was answered. `settle` is that of whoever
     /// finds a lane free, and serves all who come meanwhile: it must be the same for all.
     pub(super) async fn ask(
@@ -74,19 +87,18 @@ impl<Asked: Send + 'static, Answer: Send + 'static> Group<Asked, Answer> {
         weight: usize,
         settle: impl FnOnce() -> Settle<Asked, Answer>,
     ) -> Option<Answer> {
-        self.put(asked, weight, LANES, settle).await.ok()
+        self.put(asked, weight, settle).await.ok()
     }
 
-    /// Asks without caring for an answer, one group after the other.
+    /// Asks without caring for an answer.
     pub(super) fn tell(&self, asked: Asked, settle: impl FnOnce() -> Settle<Asked, Answer>) {
-        drop(self.put(asked, 0, 1, settle));
+        drop(self.put(asked, 0, settle));
     }
 
     fn put(
         &self,
         asked: Asked,
         weight: usize,
-        lanes: usize,
         settle: impl FnOnce() -> Settle<Asked, Answer>,
     ) -> oneshot::Receiver<Answer> {
         let (tell, told) = oneshot::channel();
@@ -96,10 +108,12 @@ impl<Asked: Send + 'static, Answer: Send + 'static> Group<Asked, Answer> {
             weight,
             tell,
         });
-        if state.lanes < lanes {
-            state.lanes += 1;
+        let is_crowded = state.open == 0 || state.waiting.len() >= self.lanes.crowd;
+        if state.open < self.lanes.most && is_crowded {
+            state.open += 1;
             while state.tasks.try_join_next().is_some() {}
             let lane = Lane {
+                linger: self.lanes.linger,
                 state: Arc::clone(&self.state),
                 is_given_back: false,
             };
@@ -111,6 +125,7 @@ impl<Asked: Send + 'static, Answer: Send + 'static> Group<Asked, Answer> {
 
 /// A place among those who serve, given back however its holder ends.
 struct Lane<Asked, Answer> {
+    linger: Option<Duration>,
     state: Arc<Mutex<State<Asked, Answer>>>,
     is_given_back: bool,
 }
@@ -129,10 +144,18 @@ impl<Asked, Answer> Lane<Asked, Answer> {
             group.extend(state.waiting.pop_front());
         }
         if group.is_empty() {
-            state.lanes -= 1;
+            state.open -= 1;
             self.is_given_back = true;
         }
         group
+    }
+}
+
+impl<Asked, Answer> Lane<Asked, Answer> {
+    /// For how long the next group is waited for after one of this size.
+    fn lingers_after(&self, size: usize) -> Option<Duration> {
+        let waiting = lock(&self.state).waiting.len();
+        self.linger.filter(|_| (1..size).contains(&waiting))
     }
 }
 
@@ -142,20 +165,23 @@ impl<Asked, Answer> Drop for Lane<Asked, Answer> {
             return;
         }
         let mut state = lock(&self.state);
-        state.lanes -= 1;
+        state.open -= 1;
         // With the last lane broken down nobody comes for these: the end of their channels tells them.
-        if state.lanes == 0 {
+        if state.open == 0 {
             state.waiting.clear();
         }
     }
 }
 
 async fn serve<Asked, Answer>(mut lane: Lane<Asked, Answer>, settle: Settle<Asked, Answer>) {
+    // Those who come in the same breath go together.
+    tokio::task::yield_now().await;
     loop {
         let group = lane.next();
         if group.is_empty() {
             return;
         }
+        let size = group.len();
         let (asked, tell): (Vec<_>, Vec<_>) = group
             .into_iter()
             .map(|waiting| (waiting.asked, waiting.tell))
@@ -163,6 +189,9 @@ async fn serve<Asked, Answer>(mut lane: Lane<Asked, Answer>, settle: Settle<Aske
         for (tell, answer) in tell.into_iter().zip(settle(asked).await) {
             // Whoever asked may have gone.
             let _ = tell.send(answer);
+        }
+        if let Some(linger) = lane.lingers_after(size) {
+            tokio::time::sleep(linger).await;
         }
     }
 }
@@ -175,11 +204,19 @@ fn lock<Asked, Answer>(
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use tokio::sync::Semaphore;
 
     use super::*;
+
+    const LANES: Lanes = Lanes {
+        most: 4,
+        crowd: 1,
+        linger: None,
+    };
+
+    fn group() -> Group<u32, (u32, usize)> {
+        Group::new(LANES)
+    }
 
     /// Answers each with how many went together, once it is let.
     fn counted(gate: &Arc<Semaphore>) -> impl FnOnce() -> Settle<u32, (u32, usize)> {
@@ -199,7 +236,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_lone_caller_waits_for_nobody() {
-        let (group, gate) = (Group::default(), Arc::new(Semaphore::new(3)));
+        let (group, gate) = (group(), Arc::new(Semaphore::new(3)));
         for number in 0..3 {
             assert_eq!(
                 group.ask(number, 0, counted(&gate)).await,
@@ -210,7 +247,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_comes_while_others_are_under_way_goes_together_and_each_has_its_own_answer() {
-        let (group, gate) = (Group::default(), Arc::new(Semaphore::new(0)));
+        let (group, gate) = (group(), Arc::new(Semaphore::new(0)));
         let mut callers = JoinSet::new();
         let mut call = |number| {
             let (group, gate) = (group.clone(), Arc::clone(&gate));
@@ -223,7 +260,7 @@ mod tests {
             }
             assert_eq!(lock(&group.state).waiting.len(), count);
         };
-        for number in 0..LANES {
+        for number in 0..LANES.most {
             call(u32::try_from(number).expect("few"));
             waiting(0).await;
         }
@@ -241,8 +278,35 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn another_lane_is_opened_for_a_crowd_and_not_for_a_few() {
+        let gate = Arc::new(Semaphore::new(0));
+        let group = Group::new(Lanes {
+            most: 2,
+            crowd: 50,
+            ..LANES
+        });
+        let state = Arc::clone(&group.state);
+        let mut callers = JoinSet::new();
+        for number in 0..100 {
+            // What the first lane serves it takes with it, before the others come.
+            let (group, gate) = (group.clone(), Arc::clone(&gate));
+            let asking = async move { group.ask(number, 0, counted(&gate)).await };
+            callers.spawn(asking);
+            for _ in 0..10 {
+                tokio::task::yield_now().await;
+            }
+            let lanes = if number < 50 { 1 } else { 2 };
+            assert_eq!(lock(&state).open, lanes, "{number}");
+        }
+        gate.add_permits(100);
+        while let Some(answer) = callers.join_next().await {
+            assert!(answer.expect("no panic").is_some());
+        }
+    }
+
+    #[tokio::test]
     async fn heavy_ones_are_not_put_together() {
-        let (group, gate) = (Group::default(), Arc::new(Semaphore::new(100)));
+        let (group, gate) = (group(), Arc::new(Semaphore::new(100)));
         let asking = (0..10).map(|number| group.ask(number, HEAVIEST, counted(&gate)));
         for answer in futures_util::future::join_all(asking).await {
             assert_eq!(answer.map(|(_, count)| count), Some(1));
@@ -251,7 +315,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_caller_who_leaves_takes_nobody_along() {
-        let (group, gate) = (Group::default(), Arc::new(Semaphore::new(0)));
+        let (group, gate) = (group(), Arc::new(Semaphore::new(0)));
         let mut impatient = Box::pin(group.ask(1, 0, counted(&gate)));
         assert!(
             tokio::time::timeout(Duration::from_millis(1), &mut impatient)
@@ -273,7 +337,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_group_that_breaks_down_leaves_nobody_waiting_and_the_next_is_served() {
-        let (group, gate) = (Group::default(), Arc::new(Semaphore::new(100)));
+        let (group, gate) = (group(), Arc::new(Semaphore::new(100)));
         assert_eq!(group.ask(666, 0, counted(&gate)).await, None);
         assert_eq!(group.ask(1, 0, counted(&gate)).await, Some((1, 1)));
         assert_eq!(lock(&group.state).lanes, 0, "given back");

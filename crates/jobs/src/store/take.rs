@@ -169,17 +169,29 @@ pub(super) async fn take(
           for update of j skip locked
         ),
         due as materialized (
-          select f.id from first f
+          select f.id, clock_timestamp() as at from first f
           union all
-          select h.id from head h where h.alone and $10
+          select h.id, clock_timestamp() from head h where h.alone and $10
           union all
-          select n.id from named n
+          select n.id, clock_timestamp() from named n
         )
         update ops_jobs j
         set status = 'running',
           runner_id = $1,
           boot_id = $2,
-          lease_expires_at = clock_timestamp() + make_interval(secs => $8),
+          lease_expires_at = due.at + make_interval(secs => $8),
+          -- What the guard would set: where it finds nothing to correct, it is not called for each row.
+          moved = 'running',
+          event_seq = j.event_seq + 1,
+          attempt = j.attempt + 1,
+          fence = greatest(nextval('ops_fence'), j.fence + 1),
+          updated_at = due.at,
+          started_at = due.at,
+          heartbeat_at = due.at,
+          finished_at = null,
+          progress = null,
+          abort_requested_at = null,
+          left_runner_id = null,
           max_attempts = case when j.max_attempts_by_type then least(1000, j.attempt + t.max_attempts) else j.max_attempts end,
           max_attempts_by_type = false,
           timeout_seconds = coalesce(j.timeout_seconds, t.timeout_seconds),

@@ -22,6 +22,7 @@ mod lost;
 mod notion;
 mod operations;
 mod order;
+mod prepared;
 mod races;
 mod recorder;
 mod releases;
