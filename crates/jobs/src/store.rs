@@ -19,6 +19,7 @@ mod gates;
 mod group;
 mod hint;
 mod log;
+mod low_water;
 mod metrics;
 mod notion;
 mod operate;
@@ -83,12 +84,14 @@ pub use webhooks::{WebhookChanged, WebhookPage};
 pub use why::Reason;
 
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::postgres::PgConnectOptions;
 
 use crate::error::StoreError;
 use group::{Group, Lanes};
+use low_water::LowWater;
 use pool::Pool;
 
 /// How the store connects.
@@ -140,7 +143,7 @@ const SUBMITTING: Lanes = Lanes {
 /// Finishes come in shoals, and claims are at work beside them: few large groups cost least.
 const FINISHING: Lanes = Lanes {
     most: 2,
-    crowd: 250,
+    crowd: group::MOST,
     linger: Some(Duration::from_millis(1)),
 };
 /// One hint after the other: the next tells of all that came meanwhile.
@@ -164,6 +167,8 @@ pub struct Store {
     finishing: Group<finish_group::Ended, finish_group::Answered>,
     /// Runners that are being told.
     hinting: Group<(), ()>,
+    /// Where claims begin to look.
+    low_water: Arc<LowWater>,
     /// Where a session of its own can be had.
     direct: Option<PgConnectOptions>,
 }
@@ -190,6 +195,7 @@ impl Store {
             submitting: Group::new(SUBMITTING),
             finishing: Group::new(FINISHING),
             hinting: Group::new(HINTING),
+            low_water: Arc::default(),
             direct,
         })
     }

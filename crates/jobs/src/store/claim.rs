@@ -5,6 +5,7 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use super::Store;
+use super::low_water::Place;
 use super::persist::Again;
 use super::submit::is_contended;
 use super::take::take;
@@ -33,7 +34,8 @@ pub struct ClaimRequest<'a> {
 impl Store {
     /// Takes up to `limit` due jobs: by `run_at`, a step of priority being worth 5 minutes of it. A job that was lost
     /// before comes alone, and only to a runner with nothing at work; one that is first and has waited for 10 s keeps others
-    /// from being taken until a runner has nothing at work.
+    /// from being taken until a runner has nothing at work. While an old snapshot makes looking dear, who comes before what
+    /// this process took last is found with delay, which grows with what looking costs.
     ///
     /// # Errors
     /// When the database does not answer before anything was taken; then nothing is known of the claim, and what it took
@@ -64,8 +66,13 @@ impl Store {
                     self.persist(Again::Undone, taking).await
                 }
                 None => {
-                    let taking = || take(&self.pool, request, &turn.types, None, most);
-                    self.persist(Again::Undone, taking).await
+                    let beyond = self.low_water.place(&turn.types);
+                    let taking = || take(&self.pool, request, &turn.types, None, most, beyond);
+                    let taken = self.persist(Again::Undone, taking).await;
+                    taken.map(|(taken, found)| {
+                        self.low_water.note(&turn.types, beyond, found);
+                        taken
+                    })
                 }
             };
             match claimed {
@@ -141,8 +148,9 @@ impl Store {
             }
             None => {
                 let types = [terms];
-                let taking = || take(&self.pool, request, &types, Some(id), 1);
-                self.persist(Again::Undone, taking).await?
+                let taking = || take(&self.pool, request, &types, Some(id), 1, Place::START);
+                let (taken, _) = self.persist(Again::Undone, taking).await?;
+                taken
             }
         };
         match taken.into_iter().next() {

@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
 /// So many go into one statement at most.
-const MOST: usize = 500;
+pub(super) const MOST: usize = 500;
 /// And so many bytes, by estimate.
 const HEAVIEST: usize = 4 * 1024 * 1024;
 
@@ -340,6 +340,6 @@ mod tests {
         let (group, gate) = (group(), Arc::new(Semaphore::new(100)));
         assert_eq!(group.ask(666, 0, counted(&gate)).await, None);
         assert_eq!(group.ask(1, 0, counted(&gate)).await, Some((1, 1)));
-        assert_eq!(lock(&group.state).lanes, 0, "given back");
+        assert_eq!(lock(&group.state).open, 0, "given back");
     }
 }

@@ -161,7 +161,7 @@ impl Store {
               j.fence, j.started_at, j.lost_count > 0 as "alone!", j.stage_no,
               case when j.stage_no is not null then ops_stage_at_work(j.id, j.stage_no) end as stage,
               j.queue, greatest(0, extract(epoch from j.started_at - greatest(j.run_at, j.created_at)))::float8 as "waited_seconds!",
-              j.traceparent, j.tracestate
+              j.traceparent, j.tracestate, j.claim_order, 0::float8 as "searched_seconds!"
             "#,
             request.runner.id,
             request.runner.boot_id,

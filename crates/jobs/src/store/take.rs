@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use super::claim::ClaimRequest;
 use super::drains::RUNNER_PROTOCOL;
+use super::low_water::{Found, Place};
 use super::{Store, seconds};
 use crate::error::StoreError;
 use crate::lease::{Lease, LeasedJob, TypeTerms};
@@ -33,6 +34,16 @@ pub(super) struct ClaimedRow {
     pub(super) waited_seconds: f64,
     pub(super) traceparent: Option<String>,
     pub(super) tracestate: Option<String>,
+    pub(super) claim_order: Option<OffsetDateTime>,
+    pub(super) searched_seconds: f64,
+}
+
+impl ClaimedRow {
+    fn place(&self) -> Option<Place> {
+        let id = self.id;
+        self.claim_order
+            .map(|claim_order| Place { claim_order, id })
+    }
 }
 
 impl Store {
@@ -68,7 +79,8 @@ pub(super) async fn take(
     types: &[&TypeTerms],
     id: Option<Uuid>,
     limit: i64,
-) -> Result<Vec<LeasedJob>, StoreError> {
+    beyond: Place,
+) -> Result<(Vec<LeasedJob>, Option<Found>), StoreError> {
     let job_types: Vec<String> = types
         .iter()
         .map(|terms| terms.job_type.to_string())
@@ -100,12 +112,14 @@ pub(super) async fn take(
           select from ops_runners r where r.id = $1 and r.drain_requested_at is not null
         ),
         -- Between which places the jobs of these types lie: what is queued of other types before and behind is not read.
-        span as materialized (
-          select min(b.first) as first, max(b.last) as last
+        -- And where everything before is known to be gone, it is not looked through again.
+        firsts as materialized (
+          select b.*
           from unnest($3::text[]) as t (job_type)
           cross join lateral (
             select
               f.claim_order as first,
+              f.id as first_id,
               (
                 select l.claim_order
                 from ops_jobs l
@@ -117,9 +131,16 @@ pub(super) async fn take(
             from ops_jobs f
             where f.status = 'queued' and f.claim_order is not null
               and coalesce(f.stage_type, f.job_type) collate "C" = t.job_type
+              and (f.claim_order, f.id) > ($13::timestamptz, $14::uuid)
             order by f.claim_order, f.id
             limit 1
           ) b
+        ),
+        span as materialized (
+          select f.first, f.first_id, (select max(l.last) from firsts l) as last
+          from firsts f
+          order by f.first, f.first_id
+          limit 1
         ),
         head as materialized (
           select j.id, j.lost_count > 0 as alone, j.run_at < now() - interval '10 seconds' as overdue
@@ -128,7 +149,8 @@ pub(super) async fn take(
             and not exists (select from closed)
             and j.status = 'queued'
             and j.claim_order is not null
-            and j.claim_order between (select s.first from span s) and (select s.last from span s)
+            and (j.claim_order, j.id) >= ((select s.first from span s), (select s.first_id from span s))
+            and j.claim_order <= (select s.last from span s)
             and j.run_at <= now()
             and coalesce(j.stage_type, j.job_type) = any($3)
             and (j.stage_no is null or $11)
@@ -144,7 +166,8 @@ pub(super) async fn take(
             and not exists (select from closed)
             and j.status = 'queued'
             and j.claim_order is not null
-            and j.claim_order between (select s.first from span s) and (select s.last from span s)
+            and (j.claim_order, j.id) >= ((select s.first from span s), (select s.first_id from span s))
+            and j.claim_order <= (select s.last from span s)
             and j.run_at <= now()
             and coalesce(j.stage_type, j.job_type) = any($3)
             and (j.stage_no is null or $11)
@@ -203,7 +226,8 @@ pub(super) async fn take(
           j.fence, j.started_at, j.lost_count > 0 as "alone!", j.stage_no,
           case when j.stage_no is not null then ops_stage_at_work(j.id, j.stage_no) end as stage,
           j.queue, greatest(0, extract(epoch from j.started_at - greatest(j.run_at, j.created_at)))::float8 as "waited_seconds!",
-          j.traceparent, j.tracestate
+          j.traceparent, j.tracestate, j.claim_order,
+          extract(epoch from due.at - statement_timestamp())::float8 as "searched_seconds!"
         "#,
         request.runner.id,
         request.runner.boot_id,
@@ -217,12 +241,23 @@ pub(super) async fn take(
         request.at_work == 0,
         request.stages,
         RUNNER_PROTOCOL,
+        beyond.claim_order,
+        beyond.id,
     )
     .fetch_all(connection)
     .await?;
-    rows.into_iter()
+    let searched = rows.iter().map(|row| row.searched_seconds);
+    let searched = Duration::try_from_secs_f64(searched.fold(f64::INFINITY, f64::min));
+    let last = rows.iter().filter_map(ClaimedRow::place).max();
+    let found = last.map(|last| Found {
+        last,
+        searched: searched.unwrap_or_default(),
+    });
+    let jobs: Result<Vec<_>, _> = rows
+        .into_iter()
         .map(|row| leased(row, request, types, sent))
-        .collect()
+        .collect();
+    Ok((jobs?, found))
 }
 
 pub(super) fn leased(

@@ -122,8 +122,7 @@ async fn claims_and_finishes_leave_what_the_guard_makes_of_a_plain_update() {
         .finish(leased.lease, ended)
         .await
         .expect("finished");
-    let finish =
-        "update ops_jobs set status = 'succeeded', result = '{\"made\": 1}' where id = $1";
+    let finish = "update ops_jobs set status = 'succeeded', result = '{\"made\": 1}' where id = $1";
     let finished = database.as_runner(by_hand, finish.to_owned());
     assert_eq!(finished.await.expect("finished"), 1);
     assert_eq!(
@@ -156,10 +155,7 @@ async fn the_guard_is_called_for_whatever_is_not_prepared_and_for_nothing_else()
         finished.expect("finished without the guard");
     }
     for id in ids {
-        assert_eq!(
-            database.kinds(id).await,
-            ["queued", "running", "succeeded"]
-        );
+        assert_eq!(database.kinds(id).await, ["queued", "running", "succeeded"]);
     }
     for by_hand in [
         "update ops_jobs set status = 'running' where id = $1",
@@ -169,7 +165,10 @@ async fn the_guard_is_called_for_whatever_is_not_prepared_and_for_nothing_else()
         let id = sqlx::query_scalar("select ops_enqueue('a')");
         let id: Uuid = id.fetch_one(&database.psql).await.expect("a job");
         let refused = database.type_in(by_hand, id).await.expect_err(by_hand);
-        assert!(refused.to_string().contains("the guard was called"), "{refused}");
+        assert!(
+            refused.to_string().contains("the guard was called"),
+            "{refused}"
+        );
     }
 }
 
@@ -272,7 +271,10 @@ async fn a_finish_that_pretends_is_made_what_the_guard_makes_of_it() {
     };
     let before = fence().await;
     let done = sqlx::query(AssertSqlSafe(with(&FINISH, "", ""))).bind(id);
-    let done = done.execute(&database.psql).await.expect("finished by a login");
+    let done = done
+        .execute(&database.psql)
+        .await
+        .expect("finished by a login");
     assert_eq!(done.rows_affected(), 1);
     assert!(fence().await > before);
 }
