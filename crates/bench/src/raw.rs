@@ -59,7 +59,7 @@ with done as (
   set status = 'succeeded', result = 'null', lease_expires_at = null, finished_at = clock_timestamp(),
     updated_at = clock_timestamp(), event_seq = event_seq + 1
   from unnest($1::uuid[], $2::bigint[]) as held (id, fence)
-  where j.id = held.id and j.fence = held.fence and j.status = 'running'
+  where j.id = held.id and j.fence = held.fence
   returning j.id, j.attempt, j.max_attempts, j.job_type, j.queue, j.started_at, j.finished_at
 )
 insert into ops_job_events (job_id, seq, kind, attempt, runner_id, actor, data)

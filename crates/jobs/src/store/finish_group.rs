@@ -102,12 +102,18 @@ impl Store {
             ),
             held as materialized (
               select
-                j.ctid as place, e.next, e.result, e.error, clock_timestamp() as at,
+                j.place, e.next, e.result, e.error, clock_timestamp() as at,
                 e.next = 'succeeded' and j.stage_no is null as is_plain
               from unnest($2::uuid[], $3::bigint[], $4::text[], $5::jsonb[], $6::text[])
                 as e (id, fence, next, result, error)
-              join ops_jobs j on j.id = e.id and j.fence = e.fence and j.status = 'running'
-              for update of j skip locked
+              -- One by one: a join would look through all that ran since the last vacuum.
+              cross join lateral (
+                select j.ctid as place, j.stage_no
+                from ops_jobs j
+                where j.id = e.id and j.fence = e.fence and j.status = 'running'
+                limit 1
+                for update of j skip locked
+              ) j
             )
             update ops_jobs j
             set status = h.next,
