@@ -277,3 +277,68 @@ for each row when (
   or (new.payload <> '{}' and not ops_payload_fits(new.payload))
 )
 execute function ops_guard_new_job();
+
+create or replace function ops_guard_new_job() returns trigger
+language plpgsql
+as $$
+begin
+  if new.status <> 'queued' or new.attempt <> 0 or new.fence <> 0 or new.event_seq <> 1 or new.lost_count <> 0
+    or new.started_at is not null or new.abort_requested_at is not null or new.dead_lettered_at is not null
+    or new.runner_id is not null or new.result is not null
+  then
+    raise exception 'a new job begins as queued' using
+      errcode = 'check_violation', constraint = 'ops_jobs_begins_queued',
+      hint = 'Record it with ops_enqueue(job_type, payload).';
+  end if;
+  if new.job_type !~ '^[a-z][a-z0-9_]{0,63}$' or new.queue !~ '^[a-z][a-z0-9_]{0,63}$' then
+    raise exception 'job_type and queue match [a-z][a-z0-9_]{0,63}' using
+      errcode = 'check_violation', constraint = 'ops_jobs_names';
+  end if;
+  if new.max_attempts not between 1 and 1000 then
+    raise exception 'max_attempts is 1 to 1000' using errcode = 'check_violation', constraint = 'ops_jobs_max_attempts';
+  end if;
+  if new.timeout_seconds not between 1 and 2592000 then
+    raise exception 'timeout_seconds is 1 to 2592000 (30 days)' using
+      errcode = 'check_violation', constraint = 'ops_jobs_timeout_seconds';
+  end if;
+  if new.run_at not between '2000-01-01Z' and '2201-01-01Z' or new.expires_at not between '2000-01-01Z' and '2301-01-01Z' then
+    raise exception 'run_at lies in the years 2000 to 2200' using errcode = 'check_violation', constraint = 'ops_jobs_instants';
+  end if;
+  if new.created_at not between clock_timestamp() - interval '1 minute' and clock_timestamp() then
+    raise exception 'created_at is set by the database' using errcode = 'check_violation', constraint = 'ops_jobs_created_at';
+  end if;
+  if length(new.idempotency_key) not between 1 and 255 then
+    raise exception 'an idempotency key has 1 to 255 characters' using
+      errcode = 'check_violation', constraint = 'ops_jobs_idempotency_key_length';
+  end if;
+  if not ops_payload_fits(new.payload) then
+    raise exception 'payload is nested deeper than 64 levels or holds a number beyond a double' using
+      errcode = 'check_violation', constraint = 'ops_jobs_payload_fits';
+  end if;
+  raise exception 'labels is a JSON object of texts' using errcode = 'check_violation', constraint = 'ops_jobs_labels_object';
+end
+$$;
+
+create or replace function ops_refuse_values() returns trigger
+language plpgsql
+as $$
+begin
+  raise exception 'a value of job % is out of its range', old.id using
+    errcode = 'check_violation', constraint = 'ops_jobs_values',
+    hint = 'run_at: the years 2000 to 2200; max_attempts: 1 to 1000; timeout_seconds: 1 to 2592000; labels: an object of texts; payload: at most 64 levels.';
+end
+$$;
+
+drop trigger ops_jobs_guard_values on ops_jobs;
+create trigger ops_jobs_guard_values before update of payload, run_at, expires_at, max_attempts, timeout_seconds, labels on ops_jobs
+for each row when (
+  new.run_at not between '2000-01-01Z' and '2201-01-01Z'
+  or new.expires_at not between '2000-01-01Z' and '2301-01-01Z'
+  or new.max_attempts not between 1 and 1000
+  or new.timeout_seconds not between 1 and 2592000
+  or (old.labels is distinct from new.labels and (
+    jsonb_typeof(new.labels) <> 'object' or jsonb_path_exists(new.labels, 'strict $.* ? (@.type() != "string")')
+  ))
+  or (old.payload is distinct from new.payload and not ops_payload_fits(new.payload))
+)
+execute function ops_refuse_values();
