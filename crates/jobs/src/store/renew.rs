@@ -36,7 +36,9 @@ impl Store {
             update ops_jobs j
             set lease_expires_at = clock_timestamp() + make_interval(secs => $3), heartbeat_at = clock_timestamp()
             from unnest($1::uuid[], $2::bigint[]) as held (id, fence)
-            where j.id = held.id and j.fence = held.fence and j.status = 'running'
+            -- A lease is there exactly while it runs. Said so, each job is looked up by its id; by its status, all that ran since
+            -- the last vacuum would be looked through.
+            where j.id = held.id and j.fence = held.fence and j.lease_expires_at is not null
             returning j.id, j.fence, j.attempt, j.abort_requested_at is not null as "abort_requested!"
             "#,
             &ids,
