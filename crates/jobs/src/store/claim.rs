@@ -69,10 +69,16 @@ impl Store {
                     let beyond = self.low_water.place(&turn.types);
                     let taking = || take(&self.pool, request, &turn.types, None, most, beyond);
                     let taken = self.persist(Again::Undone, taking).await;
-                    taken.map(|(taken, found)| {
-                        self.low_water.note(&turn.types, beyond, found);
-                        taken
-                    })
+                    match taken {
+                        Ok((taken, found)) => {
+                            self.low_water.note(&turn.types, beyond, found);
+                            Ok(taken)
+                        }
+                        Err(error) => {
+                            self.low_water.note_failure(&turn.types, beyond);
+                            Err(error)
+                        }
+                    }
                 }
             };
             match claimed {

@@ -17,6 +17,8 @@ const DEAR: Duration = Duration::from_millis(10);
 const BY_CHANCE: u32 = 2;
 /// The next look from the start comes after so many times as long as the last one took: looking takes a twentieth of the time.
 const RATION: u32 = 20;
+/// Where a look from the start did not come to its end, the next one comes after so long.
+const AFTER_A_FAILURE: Duration = Duration::from_secs(60);
 
 /// A place in the order of claims.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -90,6 +92,17 @@ impl LowWater {
         };
     }
 
+    /// Notes that a claim that began there came to no end: it may have looked for longer than a statement may, and the next
+    /// one would do no better.
+    pub(super) fn note_failure(&self, types: &[&TypeTerms], from: Place) {
+        if let Some(dear) = &mut *self.dear()
+            && from == Place::START
+            && dear.is_of(types)
+        {
+            dear.until = Instant::now() + AFTER_A_FAILURE;
+        }
+    }
+
     fn dear(&self) -> MutexGuard<'_, Option<Dear>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -161,6 +174,20 @@ mod tests {
         assert_ne!(water.place(&types), Place::START, "it is dear still");
         water.note(&types, Place::START, found(2, Duration::ZERO));
         assert_eq!(water.place(&types), Place::START);
+    }
+
+    #[test]
+    fn a_look_from_the_start_that_takes_longer_than_it_may_is_not_tried_over_and_over() {
+        let (water, terms) = (LowWater::default(), terms("a"));
+        let types = [&terms];
+        for _ in 0..3 {
+            water.note(&types, Place::START, found(1, DEAR));
+        }
+        while water.place(&types) != Place::START {
+            std::thread::yield_now();
+        }
+        water.note_failure(&types, Place::START);
+        assert_ne!(water.place(&types), Place::START);
     }
 
     #[test]
