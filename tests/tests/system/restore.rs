@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 use sqlx::AssertSqlSafe;
-use tests::{Start, System, wait_until};
+use tests::{Answer, Start, System, wait_until};
 
 use crate::scripts::{Door, HOLD};
 
@@ -22,6 +22,17 @@ async fn db(system: &System, arguments: &[&str]) -> (Value, String) {
 async fn was_swept(system: &System) -> bool {
     let swept = "select count(*) from ops_sweeps s, ops_fleet f where s.name = 'sweep' and s.ran_at > f.restored_at";
     system.database.count(swept).await == 1
+}
+
+/// The answer of somebody whose connections were cut with the database that they led to, and who is asked again until the
+/// copy answers.
+async fn settled(ask: impl AsyncFn() -> Answer) -> Answer {
+    wait_until("an answer out of the copy", async || {
+        let answer = ask().await;
+        let cut = answer.status == 503 && answer.json()["failed"] == "database";
+        (!cut).then_some(answer)
+    })
+    .await
 }
 
 #[tokio::test]
@@ -77,18 +88,19 @@ async fn a_restored_copy_starts_nothing_under_living_runners_until_it_is_resumed
         was_swept(&system).await.then_some(())
     })
     .await;
-    let ticked = system.ops.press("/tick").await.expect(200).json();
+    let ticked = settled(async || system.ops.press("/tick").await).await;
+    let ticked = ticked.expect(200).json();
     assert_eq!(
         (&ticked["fired"], &ticked["triggered"]),
         (&json!(0), &json!(0))
     );
-    let ticked = system.runner(0).press("/tick").await.expect(200).json();
+    let runner = system.runner(0);
+    let ticked = settled(async || runner.press("/tick").await).await;
+    let ticked = ticked.expect(200).json();
     assert_eq!(ticked, json!({"claimed": 0, "recovered": 0, "fired": 0}));
-    let refused = system
-        .runner(0)
-        .post("/run", &json!({"job_id": waiting[0]}))
-        .await
-        .problem(503);
+    let run = json!({"job_id": waiting[0]});
+    let refused = settled(async || runner.post("/run", &run).await).await;
+    let refused = refused.problem(503);
     assert_eq!(refused["paused_by"], "restore");
     let begun = "select count(*) from ops_job_events e, ops_fleet f where e.kind in ('running', 'queued') and e.at > f.restored_at";
     assert_eq!(

@@ -2,7 +2,7 @@
 
 use jobs::{NewJob, Outcome};
 use serde_json::{Value, json};
-use sqlx::{AssertSqlSafe, Connection as _};
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 use uuid::Uuid;
 
 use crate::database::{Database, TestRunner, name};
@@ -61,7 +61,8 @@ impl Database {
     async fn as_runner(&self, id: Uuid, statement: String) -> Result<u64, sqlx::Error> {
         let mut connection = self.psql.acquire().await?;
         let mut transaction = connection.begin().await?;
-        sqlx::query("select set_config('ops.actor', 'runner:r1', true)")
+        // As every session that claims, it has taken a fence before.
+        sqlx::query("select set_config('ops.actor', 'runner:r1', true), nextval('ops_fence')")
             .execute(&mut *transaction)
             .await?;
         let done = sqlx::query(AssertSqlSafe(statement)).bind(id);
@@ -224,6 +225,20 @@ async fn a_claim_that_pretends_is_made_what_the_guard_makes_of_it() {
         let refused = refused.expect_err(column).to_string();
         assert!(refused.contains("never change"), "{column}: {refused}");
     }
+}
+
+#[tokio::test]
+async fn a_claim_whose_session_never_took_a_fence_is_refused() {
+    let database = Database::new().await;
+    let id = database.record("a").await.id;
+    let mut session = PgConnection::connect(&database.url)
+        .await
+        .expect("a session");
+    let claim = AssertSqlSafe(with(&CLAIM, "fence", "j.fence + 1"));
+    let refused = sqlx::query(claim).bind(id).execute(&mut session).await;
+    let refused = refused.expect_err("a fence of its own making").to_string();
+    assert!(refused.contains("ops_fence"), "{refused}");
+    assert_eq!(database.kinds(id).await, ["queued"]);
 }
 
 #[tokio::test]
