@@ -156,20 +156,17 @@ impl App {
 
     /// Begins the span of recording jobs, and has each of them bear it, so that its attempts are children of it.
     pub(crate) fn causing(&self, cause: Option<&Carried>, new: &mut [NewJob]) -> Span {
-        let queue = new
-            .first()
-            .map_or_else(String::new, |job| job.queue.to_string());
-        let mut span = self.tracing.begin(
-            format!("send {queue}"),
-            Role::Producer,
-            cause,
-            [
+        let mut span = self.tracing.begin(Role::Producer, cause, || {
+            let queue = new.first().map_or("", |job| job.queue.as_str()).to_owned();
+            let name = format!("send {queue}");
+            let attributes = [
                 ("messaging.system", "ops_jobs".into()),
                 ("messaging.operation.type", "send".into()),
                 ("messaging.operation.name", "send".into()),
                 ("messaging.destination.name", queue.into()),
-            ],
-        );
+            ];
+            (name, attributes)
+        });
         if let [_, _, ..] = new {
             let count = i64::try_from(new.len()).unwrap_or(i64::MAX);
             span.set("messaging.batch.message_count", count);

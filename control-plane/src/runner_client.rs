@@ -90,15 +90,13 @@ impl RunnerClient {
         tracing: &Tracing,
         cause: Option<&Carried>,
     ) -> TriggerAnswer {
-        let mut span = tracing.begin(
-            "POST /run".to_owned(),
-            Role::Client,
-            cause,
-            [
+        let mut span = tracing.begin(Role::Client, cause, || {
+            let attributes = [
                 ("http.request.method", "POST".into()),
                 ("messaging.message.id", job_id.to_string().into()),
-            ],
-        );
+            ];
+            ("POST /run".to_owned(), attributes)
+        });
         let answer = self
             .trigger_as(job_id, request_id, span.carried().as_ref())
             .await;

@@ -62,12 +62,11 @@ pub(crate) async fn execute(app: Arc<App>, slot: Slot, leased: LeasedJob, held: 
             job_type.terms.concurrency.is_some(),
         ),
         (Ok(job_type), part @ (Part::Whole | Part::Stage(_))) => {
-            let handling = app.tracing.begin(
-                format!("handle {name}"),
-                Role::Internal,
-                span.carried().as_ref(),
-                [],
-            );
+            let handling = app
+                .tracing
+                .begin(Role::Internal, span.carried().as_ref(), || {
+                    (format!("handle {name}"), [])
+                });
             let context = Context {
                 key: lease.key(),
                 job_type: name.clone(),

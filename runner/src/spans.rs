@@ -14,11 +14,8 @@ pub(crate) struct Cause {
 
 /// The span of a whole attempt, from the claim to the recorded end.
 pub(crate) fn process_span(app: &App, cause: &Cause, name: &Name, lease: &Lease) -> Span {
-    let mut span = app.tracing.begin(
-        format!("process {}", cause.queue),
-        Role::Consumer,
-        cause.carried.as_ref(),
-        [
+    let describe = || {
+        let attributes = [
             ("messaging.system", "ops_jobs".into()),
             ("messaging.operation.type", "process".into()),
             ("messaging.operation.name", "process".into()),
@@ -28,25 +25,29 @@ pub(crate) fn process_span(app: &App, cause: &Cause, name: &Name, lease: &Lease)
             ("ops.job_type", name.to_string().into()),
             ("ops.attempt", i64::from(lease.attempt()).into()),
             ("ops.fence", lease.fence().into()),
-        ],
-    );
+        ];
+        (format!("process {}", cause.queue), attributes)
+    };
+    let mut span = app
+        .tracing
+        .begin(Role::Consumer, cause.carried.as_ref(), describe);
     span.event("claimed");
     span
 }
 
 /// The span of recording how it ended.
 pub(crate) fn settle_span(app: &App, cause: &Cause, process: &Span) -> Span {
-    app.tracing.begin(
-        format!("settle {}", cause.queue),
-        Role::Client,
-        process.carried().as_ref(),
-        [
+    let describe = || {
+        let attributes = [
             ("messaging.system", "ops_jobs".into()),
             ("messaging.operation.type", "settle".into()),
             ("messaging.operation.name", "finish".into()),
             ("messaging.destination.name", cause.queue.to_string().into()),
-        ],
-    )
+        ];
+        (format!("settle {}", cause.queue), attributes)
+    };
+    app.tracing
+        .begin(Role::Client, process.carried().as_ref(), describe)
 }
 
 /// How it ended.

@@ -132,29 +132,24 @@ impl Tracing {
         })
     }
 
-    /// Begins a span; it ends when it is dropped. Without a parent it is the root of a trace of its own.
-    pub fn begin(
+    /// Begins a span; it ends when it is dropped. Without a parent it is the root of a trace of its own. Its name and its
+    /// attributes are asked for only where spans are exported.
+    pub fn begin<const COUNT: usize>(
         &self,
-        name: String,
         role: Role,
         parent: Option<&Carried>,
-        attributes: impl IntoIterator<Item = (&'static str, Value)>,
+        describe: impl FnOnce() -> (String, [(&'static str, Value); COUNT]),
     ) -> Span {
         let own = self.exporting.as_ref().map(|exporting| {
             let context = match parent.and_then(Carried::span_context) {
                 Some(parent) => Context::new().with_remote_span_context(parent),
                 None => Context::new(),
             };
-            let attributes = attributes
-                .into_iter()
-                .map(|(key, value)| KeyValue::new(key, value))
-                .collect::<Vec<_>>();
-            exporting
-                .tracer
-                .span_builder(name)
-                .with_kind(role.into())
-                .with_attributes(attributes)
-                .start_with_context(&exporting.tracer, &context)
+            let (name, attributes) = describe();
+            let attributes = attributes.map(|(key, value)| KeyValue::new(key, value));
+            let builder = exporting.tracer.span_builder(name);
+            let builder = builder.with_kind(role.into()).with_attributes(attributes);
+            Box::new(builder.start_with_context(&exporting.tracer, &context))
         });
         Span {
             own,
@@ -177,7 +172,8 @@ impl Tracing {
 /// A span that is under way, or nothing where nothing is exported. Dropping it ends it.
 #[derive(Debug)]
 pub struct Span {
-    own: Option<opentelemetry_sdk::trace::Span>,
+    /// Apart, as it is large and mostly there is none.
+    own: Option<Box<opentelemetry_sdk::trace::Span>>,
     parent: Option<Carried>,
 }
 
@@ -225,9 +221,9 @@ mod tests {
             Some("a=b"),
         );
         assert!(caller.is_some());
-        let span = tracing.begin("x".to_owned(), Role::Server, caller.as_ref(), []);
+        let span = tracing.begin(Role::Server, caller.as_ref(), || ("x".to_owned(), []));
         assert_eq!(span.carried(), caller);
-        let root = tracing.begin("x".to_owned(), Role::Server, None, []);
+        let root = tracing.begin(Role::Server, None, || ("x".to_owned(), []));
         assert_eq!(root.carried(), None);
     }
 

@@ -46,15 +46,13 @@ async fn trace_request(
         return next.run(request).await;
     }
     let method = method_word(request.method());
-    let mut span = tracing.begin(
-        format!("{method} {route}"),
-        Role::Server,
-        caller.as_ref(),
-        [
+    let mut span = tracing.begin(Role::Server, caller.as_ref(), || {
+        let attributes = [
             ("http.request.method", Value::from(method)),
             ("http.route", Value::from(route.to_owned())),
-        ],
-    );
+        ];
+        (format!("{method} {route}"), attributes)
+    });
     let caused = Caused(span.carried());
     if let Some(carried) = &caused.0 {
         tracing::Span::current().record("trace_id", carried.trace_id());
