@@ -13,7 +13,7 @@ use crate::app::App;
 use crate::executor::execute;
 use crate::lease_keeper::Held;
 use crate::reserved::Reserved;
-use crate::slots::Slot;
+use crate::slots::{FreeSlots, Slot};
 
 /// How long a claim may take, beyond every limit of the store: a connection may die without a word.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
@@ -73,14 +73,14 @@ pub(crate) async fn tick(app: &Arc<App>) -> Result<usize, StoreError> {
     let _turn = app.claiming.lock().await;
     // Those whose finishes were just committed together free their slots now: one claim for all of them.
     tokio::task::yield_now().await;
-    let mut slots = Vec::new();
+    let mut slots = FreeSlots::default();
     let mut count = 0;
     for _ in 0..app.slots.total().div_ceil(batch(app)) {
-        slots.extend(app.slots.take_all());
-        if slots.is_empty() {
+        slots.add(app.slots.take_all());
+        let asked = slots.count().min(batch(app));
+        if asked == 0 {
             break;
         }
-        let asked = slots.len().min(batch(app));
         let claimed = claim_batch(app, &mut slots, asked).await;
         // What was claimed before is at work.
         let claimed = match claimed {
@@ -117,7 +117,7 @@ fn batch(app: &App) -> usize {
 /// Claims up to `asked` jobs into these slots; gives how many.
 async fn claim_batch(
     app: &Arc<App>,
-    slots: &mut Vec<Slot>,
+    slots: &mut FreeSlots,
     asked: usize,
 ) -> Result<usize, StoreError> {
     if !app.takes_work() || app.registry.terms().is_empty() {
@@ -125,7 +125,7 @@ async fn claim_batch(
         return Ok(0);
     }
     let most = i64::try_from(asked).unwrap_or(i64::MAX);
-    let at_work = app.slots.total().saturating_sub(slots.len());
+    let at_work = app.slots.total().saturating_sub(slots.count());
     let claimed = app
         .store
         .claim_due(app.claim_request(at_work), most)
@@ -144,7 +144,7 @@ async fn claim_batch(
         match slots.pop() {
             Some(mut slot) => {
                 if leased.alone {
-                    slot.widen(slots.drain(..));
+                    slot.widen(std::mem::take(slots));
                 }
                 start(app, slot, leased, held);
             }
@@ -231,7 +231,7 @@ async fn claim(
     let leased = match app.store.claim_by_id(in_company, id).await {
         Err(StoreError::RunsAlone(_)) => {
             let others = app.slots.take_all();
-            let at_work = app.slots.total().saturating_sub(others.len() + 1);
+            let at_work = app.slots.total().saturating_sub(others.count() + 1);
             let leased = app
                 .store
                 .claim_by_id(app.claim_request(at_work), id)

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use crate::app::App;
-use crate::slots::Slot;
+use crate::slots::{FreeSlots, Slot};
 
 /// A slot in waiting.
 #[derive(Debug)]
@@ -22,7 +22,7 @@ impl Reserved {
     }
 
     /// Takes other places too, for a job that must have no company.
-    pub(crate) fn widen(&mut self, others: impl IntoIterator<Item = Slot>) {
+    pub(crate) fn widen(&mut self, others: FreeSlots) {
         if let Some(slot) = &mut self.slot {
             slot.widen(others);
         }
