@@ -58,7 +58,7 @@ impl Database {
     async fn keep_nothing(&self) {
         for sql in [
             "update ops_retention set keep = '0'",
-            "update ops_sweeps set reached = now() + interval '1 hour' where name = 'seal'",
+            "update ops_sweeps set reached = now() + interval '1 hour' where name in ('seal', 'seal_again')",
         ] {
             sqlx::query(sql).execute(&self.psql).await.expect("set");
         }

@@ -1,8 +1,11 @@
 //! Sealed histories: what a superuser alters afterwards, past every trigger, is found with the event that it begins at.
 
+use std::time::Duration;
+
 use jobs::{NewJob, Outcome, Verified};
 use serde_json::json;
 use sqlx::PgPool;
+use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::database::{Database, TestRunner, name};
@@ -46,7 +49,7 @@ async fn sealed(database: &Database, id: Uuid) {
         if done {
             return;
         }
-        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
 
@@ -195,4 +198,60 @@ async fn a_seal_is_never_changed_or_taken_away() {
     ] {
         database.type_in(sql, id).await.expect_err(sql);
     }
+}
+
+#[tokio::test]
+async fn what_is_committed_once_the_first_walk_has_passed_is_sealed_by_the_second() {
+    let database = Database::new().await;
+    let id = database.record("a").await.id;
+    let mut late = database.psql.begin().await.expect("a transaction");
+    sqlx::query("update ops_jobs set status = 'aborted' where id = $1")
+        .bind(id)
+        .execute(&mut *late)
+        .await
+        .expect("aborted");
+    let ended_at: OffsetDateTime = sqlx::query_scalar("select clock_timestamp()")
+        .fetch_one(&database.psql)
+        .await
+        .expect("the time");
+    loop {
+        database.store.sweep("sweep:r1").await.expect("swept");
+        let reached = "select reached from ops_sweeps where name = 'seal'";
+        let reached: OffsetDateTime = sqlx::query_scalar(reached)
+            .fetch_one(&database.psql)
+            .await
+            .expect("an instant");
+        if reached > ended_at {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    late.commit().await.expect("committed");
+    sealed(&database, id).await;
+}
+
+#[tokio::test]
+async fn of_more_ends_in_one_instant_than_a_page_takes_each_is_sealed() {
+    let database = Database::new().await;
+    let mut forced = database.psql.begin().await.expect("a transaction");
+    sqlx::raw_sql(
+        "set local session_replication_role = replica;
+         insert into ops_job_events (job_id, seq, at, kind, attempt, actor, data)
+         select gen_random_uuid(), 1, now() - interval '20 seconds', 'aborted', 0, 'test', '{}' from generate_series(1, 10500);
+         update ops_sweeps set reached = now() - interval '30 seconds' where name in ('seal', 'seal_again');",
+    )
+    .execute(&mut *forced)
+    .await
+    .expect("forced");
+    forced.commit().await.expect("committed");
+    let mut seals = Vec::new();
+    while seals.last() != Some(&10_500) {
+        database.store.sweep("sweep:r1").await.expect("swept");
+        let count: i64 = sqlx::query_scalar("select count(*) from ops_seals")
+            .fetch_one(&database.psql)
+            .await
+            .expect("a count");
+        seals.push(count);
+    }
+    assert_eq!(seals[0], 10_000, "a page");
 }
