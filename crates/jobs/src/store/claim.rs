@@ -34,7 +34,8 @@ pub struct ClaimRequest<'a> {
 impl Store {
     /// Takes up to `limit` due jobs: by `run_at`, a step of priority being worth 5 minutes of it. A job that was lost
     /// before comes alone, and only to a runner with nothing at work; one that is first and has waited for 10 s keeps others
-    /// from being taken until a runner has nothing at work. While an old snapshot makes looking dear, who comes before what
+    /// from being taken until a runner has nothing at work. Jobs that have fallen due since the last claim are given their
+    /// place meanwhile, and taken where there is room left. While an old snapshot makes looking dear, who comes before what
     /// this process took last is found with delay, which grows with what looking costs.
     ///
     /// # Errors
@@ -45,7 +46,35 @@ impl Store {
         request: ClaimRequest<'_>,
         limit: i64,
     ) -> Result<Vec<LeasedJob>, StoreError> {
-        self.persist(Again::Always, || self.order_due()).await?;
+        // Side by side, so that what is in its place already does not wait for what is not.
+        let ordering = self.persist(Again::Always, || self.order_due());
+        let (taken, ordered) = tokio::join!(self.claim_in_turns(request, limit), ordering);
+        let mut taken = taken?;
+        let room = limit - i64::try_from(taken.len()).unwrap_or(i64::MAX);
+        let more = match ordered {
+            Ok(0) => return Ok(taken),
+            Ok(_) if room <= 0 || taken.iter().any(|leased| leased.alone) => return Ok(taken),
+            Ok(_) => {
+                let at_work = request.at_work + taken.len();
+                let request = ClaimRequest { at_work, ..request };
+                self.claim_in_turns(request, room).await
+            }
+            Err(error) => Err(error),
+        };
+        match more {
+            Ok(more) => taken.extend(more),
+            // What was taken before is the caller's: it must be run.
+            Err(error) if taken.is_empty() => return Err(error),
+            Err(error) => tracing::warn!(event = "claim_failed", %error),
+        }
+        Ok(taken)
+    }
+
+    async fn claim_in_turns(
+        &self,
+        request: ClaimRequest<'_>,
+        limit: i64,
+    ) -> Result<Vec<LeasedJob>, StoreError> {
         let mut taken: Vec<LeasedJob> = Vec::new();
         for turn in self.turns(request, limit).await? {
             if taken.iter().any(|leased| leased.alone) {
@@ -104,6 +133,9 @@ impl Store {
         request: ClaimRequest<'_>,
         id: Uuid,
     ) -> Result<LeasedJob, StoreError> {
+        if let Some(leased) = self.claim_unlimited(request, id).await? {
+            return Ok(leased);
+        }
         let job = self.get(id).await?.ok_or(StoreError::NotFound(id))?;
         let Some(terms) = request
             .types
@@ -122,6 +154,23 @@ impl Store {
             }
         }
         self.claim_once(request, terms, id).await
+    }
+
+    /// Takes the job if it is of a type without a limit and nothing is in the way, which is the usual case, without reading
+    /// it first.
+    async fn claim_unlimited(
+        &self,
+        request: ClaimRequest<'_>,
+        id: Uuid,
+    ) -> Result<Option<LeasedJob>, StoreError> {
+        let types = request.types.iter();
+        let types: Vec<_> = types.filter(|terms| terms.concurrency.is_none()).collect();
+        if types.is_empty() {
+            return Ok(None);
+        }
+        let taking = || take(&self.pool, request, &types, Some(id), 1, Place::START);
+        let (taken, _) = self.persist(Again::Undone, taking).await?;
+        Ok(taken.into_iter().next())
     }
 
     /// Waits until no transaction is at the job; claims jump over a row that another one holds.
@@ -150,16 +199,12 @@ impl Store {
         let taken = match terms.concurrency {
             Some(concurrency) => {
                 let taking = || self.claim_with_slots(request, terms, concurrency, Some(id), 1);
-                self.persist(Again::Undone, taking).await?
+                let taken = self.persist(Again::Undone, taking).await?;
+                taken.into_iter().next()
             }
-            None => {
-                let types = [terms];
-                let taking = || take(&self.pool, request, &types, Some(id), 1, Place::START);
-                let (taken, _) = self.persist(Again::Undone, taking).await?;
-                taken
-            }
+            None => self.claim_unlimited(request, id).await?,
         };
-        match taken.into_iter().next() {
+        match taken {
             Some(leased) => Ok(leased),
             None => Err(self.why_not_claimed(request, id, terms).await?),
         }

@@ -104,8 +104,10 @@ impl Store {
               select
                 j.place, e.next, e.result, e.error, clock_timestamp() as at,
                 e.next = 'succeeded' and j.stage_no is null as is_plain
-              from unnest($2::uuid[], $3::bigint[], $4::text[], $5::jsonb[], $6::text[])
-                as e (id, fence, next, result, error)
+              -- Behind a sub-select each, the planner does not see how many they are: it would plan every statement anew.
+              from unnest(
+                (select $2::uuid[]), (select $3::bigint[]), (select $4::text[]), (select $5::jsonb[]), (select $6::text[])
+              ) as e (id, fence, next, result, error)
               -- One by one: a join would look through all that ran since the last vacuum.
               cross join lateral (
                 select j.ctid as place, j.stage_no

@@ -89,13 +89,31 @@ impl Store {
         id: Uuid,
         stall_after: Duration,
     ) -> Result<Option<Job>, StoreError> {
-        let filter = JobFilter {
-            ids: Some(vec![id]),
-            limit: 1,
-            stall_after,
-            ..JobFilter::default()
-        };
-        Ok(self.list(&filter).await?.jobs.pop())
+        self.persist(Again::Always, || self.get_once(id, stall_after))
+            .await
+    }
+
+    /// As a list of one, which PostgreSQL would plan anew each time, for longer than it takes to read the job.
+    async fn get_once(&self, id: Uuid, stall_after: Duration) -> Result<Option<Job>, StoreError> {
+        let row = sqlx::query_as!(
+            JobRow,
+            r#"
+            select
+              id, job_type, queue, status,
+              (status = 'running' and heartbeat_at < clock_timestamp() - make_interval(secs => $2)) as "stalled!",
+              priority, payload, result, error, attempt, max_attempts, run_at, expires_at, timeout_seconds,
+              idempotency_key, labels, runner_id, lease_expires_at, heartbeat_at, fence, progress, abort_requested_at,
+              dead_lettered_at, created_by, created_at, started_at, finished_at, updated_at, stage_no, stage_type,
+              false as "beyond!"
+            from ops_jobs
+            where id = $1
+            "#,
+            id,
+            seconds(stall_after),
+        )
+        .fetch_optional(&self.pool)
+        .await?;
+        row.map(Job::try_from).transpose()
     }
 
     /// A page of jobs, newest first.

@@ -47,10 +47,11 @@ impl ClaimedRow {
 }
 
 impl Store {
-    /// Gives the jobs that have fallen due their place among the claims; before, no claim reads past them.
-    pub(super) async fn order_due(&self) -> Result<(), StoreError> {
+    /// Gives the jobs that have fallen due their place among the claims; before, no claim reads past them. Gives how many
+    /// there were.
+    pub(super) async fn order_due(&self) -> Result<u64, StoreError> {
         // Whatever is written to claim_order, the database puts the right value there.
-        sqlx::query!(
+        let ordered = sqlx::query!(
             r#"
             with fallen as materialized (
               select j.id
@@ -69,7 +70,7 @@ impl Store {
         )
         .execute(&self.pool)
         .await?;
-        Ok(())
+        Ok(ordered.rows_affected())
     }
 }
 
@@ -225,9 +226,9 @@ pub(super) async fn take(
           j.id, coalesce(j.stage_type, j.job_type) as "job_type!", j.payload, j.attempt, j.max_attempts, j.timeout_seconds,
           j.fence, j.started_at, j.lost_count > 0 as "alone!", j.stage_no,
           case when j.stage_no is not null then ops_stage_at_work(j.id, j.stage_no) end as stage,
-          j.queue, greatest(0, extract(epoch from j.started_at - greatest(j.run_at, j.created_at)))::float8 as "waited_seconds!",
+          j.queue, greatest(0, date_part('epoch', j.started_at - greatest(j.run_at, j.created_at))) as "waited_seconds!",
           j.traceparent, j.tracestate, j.claim_order,
-          extract(epoch from due.at - statement_timestamp())::float8 as "searched_seconds!"
+          date_part('epoch', due.at - statement_timestamp()) as "searched_seconds!"
         "#,
         request.runner.id,
         request.runner.boot_id,
