@@ -8,6 +8,7 @@ pub mod enqueue;
 pub mod http;
 pub mod latency;
 pub mod memory;
+pub mod runners;
 pub mod spawn;
 
 use std::time::Duration;
@@ -45,6 +46,8 @@ pub enum Workload {
     Drain,
     /// The same with jobs counted, beside not.
     Counts,
+    /// The same by several runners at once, beside one.
+    Runners,
     /// The same among many finished jobs.
     Retained,
     /// The same with many more jobs queued behind.
@@ -71,6 +74,7 @@ impl Workload {
             Self::Enqueue => enqueue::run(run).await,
             Self::Drain => drain::run(run).await,
             Self::Counts => counts::run(run).await,
+            Self::Runners => runners::run(run).await,
             Self::Retained => drain::run_retained(run).await,
             Self::Depth => depth::run(run).await,
             Self::Bloat => bloat::run(run).await,

@@ -75,6 +75,14 @@ async fn enqueue() {
 }
 
 #[tokio::test]
+async fn runners() {
+    let report = report(Workload::Runners).await;
+    for count in [2, 4, 8] {
+        both(&report, "runners", &format!("200 jobs, {count} runners"));
+    }
+}
+
+#[tokio::test]
 async fn drain() {
     both(&report(Workload::Drain).await, "drain", "200 jobs");
 }
