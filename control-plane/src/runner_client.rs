@@ -65,6 +65,8 @@ impl fmt::Display for TriggerAnswer {
 /// Sends triggers to the one runner address.
 pub(crate) struct RunnerClient {
     http: reqwest::Client,
+    /// For asking again: where one kept connection has ended, all of them may have.
+    unpooled: reqwest::Client,
     url: Url,
     token: Secret,
     timeout: Duration,
@@ -76,6 +78,7 @@ impl RunnerClient {
         let user_agent = concat!("ops-jobs-control-plane/", env!("CARGO_PKG_VERSION"));
         Ok(Self {
             http: http_client::client(address.timeout, user_agent)?,
+            unpooled: http_client::unpooled(address.timeout, user_agent)?,
             url: run_url(&address.url),
             token: address.token.clone(),
             timeout: address.timeout,
@@ -117,27 +120,28 @@ impl RunnerClient {
         span: Option<&Carried>,
     ) -> TriggerAnswer {
         let asked_at = Instant::now();
-        let mut answer = self.ask(job_id, request_id, span, self.timeout).await;
+        let ask = |http, timeout| self.ask(http, job_id, request_id, span, timeout);
+        let mut answer = ask(&self.http, self.timeout).await;
         if let Err(error) = &answer
             && broke_off(error)
         {
             // A kept connection may end just as it is used, whenever a runner is replaced. Asking again is safe: a
             // job is claimed once, however often it is triggered.
             let left = self.timeout.saturating_sub(asked_at.elapsed());
-            answer = self.ask(job_id, request_id, span, left).await;
+            answer = ask(&self.unpooled, left).await;
         }
         answer.unwrap_or_else(|error| explain(error, job_id))
     }
 
     async fn ask(
         &self,
+        http: &reqwest::Client,
         job_id: Uuid,
         request_id: &str,
         span: Option<&Carried>,
         timeout: Duration,
     ) -> Result<TriggerAnswer, reqwest::Error> {
-        let mut request = self
-            .http
+        let mut request = http
             .post(self.url.clone())
             .timeout(timeout)
             .header("X-Runner-Token", self.token.expose())
@@ -239,6 +243,13 @@ fn explain(error: reqwest::Error, job_id: Uuid) -> TriggerAnswer {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+    use tokio::sync::Barrier;
+    use tokio::task::JoinSet;
+
     use super::*;
 
     const JOB: Uuid = Uuid::from_u128(7);
@@ -253,6 +264,51 @@ mod tests {
 
     fn accepted(job_id: Uuid, status: &str) -> String {
         format!(r#"{{"job_id":"{job_id}","status":"{status}","attempt":1,"runner_id":"r"}}"#)
+    }
+
+    /// Answers the first request of each connection, once two connections have been made, and ends it at the second.
+    async fn answer_once_a_connection(listener: TcpListener) {
+        let (mut connections, both) = (JoinSet::new(), Arc::new(Barrier::new(2)));
+        for number in 0.. {
+            let (mut stream, _) = listener.accept().await.expect("a connection");
+            let both = Arc::clone(&both);
+            connections.spawn(async move {
+                let mut request = Vec::new();
+                while !request.ends_with(b"}") {
+                    stream.read_buf(&mut request).await.expect("a request");
+                }
+                if number < 2 {
+                    both.wait().await;
+                }
+                let body = accepted(JOB, "running");
+                let answer = format!(
+                    "HTTP/1.1 202 Accepted\r\ncontent-length: {}\r\n\r\n{body}",
+                    body.len()
+                );
+                stream.write_all(answer.as_bytes()).await.expect("answered");
+                let _ = stream.read_buf(&mut request).await;
+            });
+        }
+    }
+
+    #[tokio::test]
+    async fn where_every_kept_connection_has_ended_a_trigger_goes_by_a_new_one() {
+        service::install_crypto();
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let url = format!("http://{}", listener.local_addr().expect("an address"));
+        let mut server = JoinSet::new();
+        server.spawn(answer_once_a_connection(listener));
+        let client = RunnerClient::new(&RunnerAddress {
+            url: url.parse().expect("an address"),
+            token: Secret::new("a token of a test"),
+            timeout: Duration::from_secs(20),
+        });
+        let client = client.expect("a client");
+        let tracing = Tracing::default();
+        let trigger = || client.trigger(JOB, "a request", &tracing, None);
+        let kept = tokio::join!(trigger(), trigger());
+        assert_eq!(kept, (TriggerAnswer::Accepted, TriggerAnswer::Accepted));
+        assert_eq!(trigger().await, TriggerAnswer::Accepted);
     }
 
     #[test]

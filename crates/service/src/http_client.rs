@@ -22,6 +22,17 @@ pub fn client(timeout: Duration, user_agent: &str) -> Result<reqwest::Client, re
     builder(timeout, user_agent).build()
 }
 
+/// The same, but each call has a connection of its own: for asking again when one that was kept has ended, as others may have.
+///
+/// # Errors
+///
+/// As [`client`].
+pub fn unpooled(timeout: Duration, user_agent: &str) -> Result<reqwest::Client, reqwest::Error> {
+    builder(timeout, user_agent)
+        .pool_max_idle_per_host(0)
+        .build()
+}
+
 /// The same for addresses that a user has named: names lead only to what may be called, and each call has a connection of
 /// its own, to an address that was just looked at. An address that is written without a name must be checked before
 /// ([`Egress::check`]): nothing resolves it.
