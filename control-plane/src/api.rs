@@ -48,7 +48,7 @@ use axum::http::{HeaderValue, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
 use axum::routing::{MethodRouter, delete, get, post, put};
-use service::{Concurrency, Flag, edge, limits};
+use service::{Concurrency, Flag, around, edge, limits};
 
 use crate::app::{App, DATABASE_DEADLINE};
 use crate::config::Config;
@@ -306,7 +306,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
     };
     let router = app.tracing.watch(router);
     edge::wear(router, app.config.cors.as_ref())
-        .layer(from_fn_with_state(Arc::clone(&app), send_elsewhere))
+        .layer(around(from_fn_with_state(Arc::clone(&app), send_elsewhere)))
         .with_state(app)
 }
 

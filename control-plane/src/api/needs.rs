@@ -7,7 +7,7 @@ use axum::http::Method;
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::MethodRouter;
-use service::{Caller, Problem, Scope};
+use service::{Caller, Problem, Scope, around};
 
 use crate::app::App;
 
@@ -53,7 +53,7 @@ impl Needs {
 
     /// Lets only callers of the right scope reach these methods; a method that is not there stays 405 for everybody.
     pub(super) fn guard(self, methods: MethodRouter<Arc<App>>) -> MethodRouter<Arc<App>> {
-        methods.route_layer(from_fn_with_state(self, check))
+        methods.route_layer(around(from_fn_with_state(self, check)))
     }
 }
 

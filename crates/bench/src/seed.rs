@@ -1,6 +1,7 @@
 //! Jobs put there before a measurement: queued as the product would, or finished long ago.
 
 use sqlx::{Connection as _, PgPool};
+use uuid::Uuid;
 
 use crate::Result;
 use crate::raw;
@@ -26,13 +27,21 @@ with done as (
     now() - interval '58 minutes'
   from generate_series(1, $1) g
   returning id, created_by, max_attempts
+),
+noted as (
+  insert into ops_job_events (job_id, seq, kind, attempt, runner_id, actor, data, at)
+  select
+    d.id, k.seq, k.kind, k.attempt, 'earlier', d.created_by,
+    jsonb_build_object('job_type', 'noop', 'queue', 'default', 'max_attempts', d.max_attempts),
+    now() - interval '1 hour' + k.seq * interval '1 second'
+  from done d
+  cross join (values (1, 'queued', 0), (2, 'running', 1), (3, 'succeeded', 1)) as k (seq, kind, attempt)
 )
-insert into ops_job_events (job_id, seq, kind, attempt, runner_id, actor, data)
-select
-  d.id, k.seq, k.kind, k.attempt, 'earlier', d.created_by,
-  jsonb_build_object('job_type', 'noop', 'queue', 'default', 'max_attempts', d.max_attempts)
-from done d
-cross join (values (1, 'queued', 0), (2, 'running', 1), (3, 'succeeded', 1)) as k (seq, kind, attempt)";
+select id from done";
+
+const SEALED: &str = "
+insert into ops_seals (job_id, seq, hashes)
+select id, 3, ops_event_hashes(id, 0, 3, null) from unnest($1::uuid[]) id";
 
 /// Queues jobs through the database's own guard, in bulk.
 ///
@@ -66,20 +75,26 @@ fn steps(jobs: u64) -> impl Iterator<Item = u64> + Send {
         .map(move |begun| (jobs - begun).min(AT_ONCE))
 }
 
-/// Puts there what other days have left, with three events each.
+/// Puts there what other days have left, with three events each, and a seal on them where the product would have made it.
 ///
 /// # Errors
 /// When the database refuses.
-pub async fn retain(pool: &PgPool, jobs: u64) -> Result<()> {
+pub async fn retain(pool: &PgPool, jobs: u64, is_sealed: bool) -> Result<()> {
     let mut connection = pool.acquire().await?.detach();
     sqlx::raw_sql("set session_replication_role = replica")
         .execute(&mut connection)
         .await?;
     for step in steps(jobs) {
-        sqlx::query(FINISHED)
+        let ids: Vec<Uuid> = sqlx::query_scalar(FINISHED)
             .bind(i64::try_from(step)?)
-            .execute(&mut connection)
+            .fetch_all(&mut connection)
             .await?;
+        if is_sealed {
+            sqlx::query(SEALED)
+                .bind(ids)
+                .execute(&mut connection)
+                .await?;
+        }
     }
     Ok(connection.close().await?)
 }

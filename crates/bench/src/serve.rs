@@ -1,11 +1,11 @@
-//! This program as a service of its own process: the product's control plane, the product's runner, and the bare server
+//! This program as a service of its own process: the product's control plane, the product's runner, and the bare servers
 //! that the first is compared with. Each prints `READY` and its address, and serves until it is killed.
 
 use std::sync::Arc;
 
 use axum::extract::State;
 use axum::http::StatusCode;
-use axum::routing::post;
+use axum::routing::{MethodRouter, post};
 use axum::serve::ListenerExt as _;
 use axum::{Json, Router};
 use serde_json::Value;
@@ -35,6 +35,8 @@ pub enum Service {
     ControlPlane,
     /// axum and sqlx, one insert a request.
     Bare,
+    /// axum, which answers as if it had recorded: what the machine has for HTTP and for the load itself.
+    Forgetful,
     /// The product's runner with a handler that does nothing.
     Runner,
 }
@@ -62,6 +64,7 @@ impl Served {
         let word = match service {
             Service::ControlPlane => "control-plane",
             Service::Bare => "bare",
+            Service::Forgetful => "forgetful",
             Service::Runner => "runner",
         };
         let program = program.map_or_else(this_program, |program| Ok(program.to_owned()))?;
@@ -74,7 +77,7 @@ impl Served {
     /// The request that records a job.
     pub fn create(&self, service: Service) -> Request {
         let (path, body, headers) = match service {
-            Service::Bare => (
+            Service::Bare | Service::Forgetful => (
                 "/jobs",
                 r#"{"kind":"noop","payload":{"id":1}}"#,
                 String::new(),
@@ -123,7 +126,15 @@ impl Served {
 pub async fn serve(service: Service, url: &str, runner_url: &str) -> Result<()> {
     match service {
         Service::ControlPlane => serve_control_plane(url, runner_url).await,
-        Service::Bare => serve_bare(url).await,
+        Service::Bare => {
+            let pool = PgPoolOptions::new()
+                .max_connections(16)
+                .min_connections(16)
+                .connect(url)
+                .await?;
+            serve_jobs(post(insert_one).with_state(Arc::new(pool))).await
+        }
+        Service::Forgetful => serve_jobs(post(forget_one)).await,
         Service::Runner => {
             let runner = NoopRunner::start(url, &[], None).await?;
             ready(runner.url());
@@ -159,15 +170,8 @@ async fn serve_control_plane(url: &str, runner_url: &str) -> Result<()> {
     std::future::pending().await
 }
 
-async fn serve_bare(url: &str) -> Result<()> {
-    let pool = PgPoolOptions::new()
-        .max_connections(16)
-        .min_connections(16)
-        .connect(url)
-        .await?;
-    let router = Router::new()
-        .route("/jobs", post(insert_one))
-        .with_state(Arc::new(pool));
+async fn serve_jobs(create: MethodRouter) -> Result<()> {
+    let router = Router::new().route("/jobs", create);
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
     ready(&listener.local_addr()?.to_string());
     let listener = listener.tap_io(|stream| {
@@ -175,6 +179,10 @@ async fn serve_bare(url: &str) -> Result<()> {
         let _ = stream.set_nodelay(true);
     });
     Ok(axum::serve(listener, router).await?)
+}
+
+async fn forget_one(Json(body): Json<Value>) -> (StatusCode, Json<Value>) {
+    (StatusCode::CREATED, Json(body))
 }
 
 async fn insert_one(

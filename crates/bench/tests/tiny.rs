@@ -94,7 +94,10 @@ async fn counts_are_measured_beside_none() {
 
 #[tokio::test]
 async fn retained() {
-    both(&report(Workload::Retained).await, "retained", "200 jobs");
+    let report = report(Workload::Retained).await;
+    for metric in ["200 jobs", "200 jobs, alone", "200 jobs, of alone"] {
+        both(&report, "retained", metric);
+    }
 }
 
 #[tokio::test]
@@ -116,6 +119,8 @@ async fn http() {
     let report = report(Workload::Http).await;
     both(&report, "http", "creates, 64 connections");
     both(&report, "http", "creates, 1 connections, p99");
+    let ceiling = report.values("http", "creates, 64 connections", "no database");
+    assert_eq!(ceiling.len(), 1, "what HTTP alone takes");
 }
 
 #[tokio::test]
@@ -124,6 +129,7 @@ async fn latency() {
     for metric in [
         "idle, one commit alone, p50",
         "idle, library, p50",
+        "idle, library, p50 with groups, of without",
         "idle, SQL and notify, p50",
         "idle, trigger_runner, from the call, p50",
         "idle, every wake-up dropped, p50",

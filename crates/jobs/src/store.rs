@@ -90,7 +90,7 @@ use std::time::Duration;
 use sqlx::postgres::PgConnectOptions;
 
 use crate::error::StoreError;
-use group::{Group, Lanes};
+use group::{Crowd, Group, Lanes};
 use low_water::LowWater;
 use pool::Pool;
 
@@ -134,22 +134,23 @@ pub fn is_usable_address(url: &str) -> bool {
     PgConnectOptions::from_str(url).is_ok()
 }
 
-/// Creates come one by one from many: the CPU has room for one group while another waits for the disk.
+/// Creates come one by one, from a few or from many: a statement has a price of its own, so many go together, and there is
+/// always one group that waits for the disk while the next gathers.
 const SUBMITTING: Lanes = Lanes {
     most: 4,
-    crowd: 1,
+    crowd: Crowd::HalfUnderWay,
     linger: None,
 };
 /// Finishes come in shoals, and claims are at work beside them: few large groups cost least.
 const FINISHING: Lanes = Lanes {
     most: 2,
-    crowd: group::MOST,
+    crowd: Crowd::Of(group::MOST),
     linger: Some(Duration::from_millis(1)),
 };
 /// One hint after the other: the next tells of all that came meanwhile.
 const HINTING: Lanes = Lanes {
     most: 1,
-    crowd: 1,
+    crowd: Crowd::Of(1),
     linger: None,
 };
 

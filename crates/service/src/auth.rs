@@ -16,6 +16,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::any;
 use subtle::ConstantTimeEq;
 
+use crate::around::around;
 use crate::edge;
 use crate::problem::Problem;
 use crate::secret::{KeyId, KeySet};
@@ -116,7 +117,7 @@ impl Guard {
     /// [`Guard::nest`] instead.
     pub fn protect<S: Clone + Send + Sync + 'static>(self, router: Router<S>) -> Router<S> {
         // The fallbacks must be there before the layer, or they would be reached around it.
-        edge::with_fallbacks(router).layer(from_fn_with_state(self, check))
+        edge::with_fallbacks(router).layer(around(from_fn_with_state(self, check)))
     }
 
     /// Guards a router and puts it below a path, so that nothing below that path answers a

@@ -12,6 +12,7 @@ use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
 use tracing::Instrument;
 
+use crate::around::around;
 use crate::cors::Cors;
 use crate::ids;
 use crate::problem::Problem;
@@ -24,16 +25,16 @@ pub struct RequestId(pub String);
 
 /// Dresses a whole service; call it last, after every route and limit.
 pub fn wear<S: Clone + Send + Sync + 'static>(router: Router<S>, cors: Option<&Cors>) -> Router<S> {
-    let router = with_fallbacks(router).layer(from_fn(catch_panic));
+    let router = with_fallbacks(router).layer(around(from_fn(catch_panic)));
     let router = match cors {
         // The layer takes every OPTIONS for a preflight and answers it, past the guard; only a true one may have that.
         Some(cors) => router
-            .layer(from_fn(show_method))
+            .layer(around(from_fn(show_method)))
             .layer(cors.layer())
-            .layer(from_fn(hide_plain_options)),
+            .layer(around(from_fn(hide_plain_options))),
         None => router,
     };
-    router.layer(from_fn(identify))
+    router.layer(around(from_fn(identify)))
 }
 
 /// Marks an OPTIONS that is no preflight while it passes the CORS layer under another method.

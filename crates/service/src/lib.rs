@@ -17,11 +17,13 @@ pub mod settings;
 pub mod telemetry;
 pub mod trace;
 
+mod around;
 mod cors;
 mod crypto;
 mod secret;
 mod stop;
 
+pub use around::around;
 pub use auth::{Caller, FailureCounts, Guard, Keeper, Scope};
 pub use cors::Cors;
 pub use crypto::install_crypto;

@@ -8,11 +8,13 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::header;
-use axum::middleware::{Next, from_fn_with_state};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use http_body_util::Limited;
 use tokio::sync::Semaphore;
+use tower::layer::util::Stack;
 
+use crate::around::around;
 use crate::problem::Problem;
 
 /// How many bytes the body of this request may have; the JSON extractors answer 413 by it.
@@ -53,9 +55,11 @@ pub fn with_body_and_upload_limits<S: Clone + Send + Sync + 'static>(
     files: u64,
 ) -> Router<S> {
     router
-        .layer(from_fn_with_state(BodyLimits { json, files }, limit_body))
         // axum's own limit would answer before ours, and in plain text.
-        .layer(DefaultBodyLimit::disable())
+        .layer(around(Stack::new(
+            from_fn_with_state(BodyLimits { json, files }, limit_body),
+            DefaultBodyLimit::disable(),
+        )))
 }
 
 async fn limit_body(State(limits): State<BodyLimits>, request: Request, next: Next) -> Response {
@@ -94,7 +98,7 @@ pub fn with_timeout<S: Clone + Send + Sync + 'static>(
     router: Router<S>,
     limit: Duration,
 ) -> Router<S> {
-    router.layer(from_fn_with_state(limit, limit_time))
+    router.layer(around(from_fn_with_state(limit, limit_time)))
 }
 
 /// As [`with_timeout`], and lets a multipart body take another time.
@@ -107,7 +111,7 @@ pub fn with_timeouts<S: Clone + Send + Sync + 'static>(
         let is_upload = crate::extract::is_multipart(request.headers());
         limit_time(State(if is_upload { upload } else { limit }), request, next)
     };
-    router.layer(axum::middleware::from_fn(by_kind))
+    router.layer(around(from_fn(by_kind)))
 }
 
 async fn limit_time(State(limit): State<Duration>, request: Request, next: Next) -> Response {
@@ -140,7 +144,7 @@ pub fn with_concurrency<S: Clone + Send + Sync + 'static>(
     router: Router<S>,
     concurrency: Concurrency,
 ) -> Router<S> {
-    router.layer(from_fn_with_state(concurrency, limit_concurrency))
+    router.layer(around(from_fn_with_state(concurrency, limit_concurrency)))
 }
 
 async fn limit_concurrency(

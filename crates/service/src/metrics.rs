@@ -14,6 +14,7 @@ pub use prometheus::{
 };
 use prometheus::{HistogramOpts, Opts, TextEncoder};
 
+use crate::around::around;
 use crate::auth::FailureCounts;
 use crate::edge::method_word;
 use crate::problem::Problem;
@@ -86,7 +87,7 @@ impl Metrics {
 
     /// Counts what a router answers; lay it around everything but [`crate::edge::wear`].
     pub fn watch<S: Clone + Send + Sync + 'static>(&self, router: Router<S>) -> Router<S> {
-        router.layer(from_fn_with_state(self.clone(), count_request))
+        router.layer(around(from_fn_with_state(self.clone(), count_request)))
     }
 
     /// The page: what is registered here, and what was gathered for this one request.

@@ -20,57 +20,60 @@ use crate::seed;
 /// When anything of it fails.
 pub async fn run(run: &mut Run<'_>) -> Result<()> {
     for round in 0..run.scale.rounds {
+        let place = Place {
+            workload: "drain",
+            round,
+        };
         for &jobs in &run.scale.drains {
-            round_of(
-                run,
-                Place {
-                    workload: "drain",
-                    round,
-                },
-                jobs,
-                0,
-            )
-            .await?;
+            round_of(run, place, &format!("{jobs} jobs"), jobs, 0).await?;
         }
     }
     Ok(())
 }
 
-/// The same for the first size, among finished jobs.
+/// The same for the first size, among finished jobs, and alone.
 ///
 /// # Errors
 /// When anything of it fails.
 pub async fn run_retained(run: &mut Run<'_>) -> Result<()> {
     let jobs = run.scale.drains.first().copied().unwrap_or_default();
+    let (among, alone) = (format!("{jobs} jobs"), format!("{jobs} jobs, alone"));
     for round in 0..run.scale.rounds {
-        round_of(
-            run,
-            Place {
-                workload: "retained",
-                round,
-            },
-            jobs,
-            run.scale.retained,
-        )
-        .await?;
+        let place = Place {
+            workload: "retained",
+            round,
+        };
+        let retained = run.scale.retained;
+        let with = round_of(run, place, &among, jobs, retained).await?;
+        let without = round_of(run, place, &alone, jobs, 0).await?;
+        for ((subject, with), (_, without)) in with.into_iter().zip(without) {
+            let metric = format!("{among}, of alone");
+            run.report
+                .keep(place, &metric, subject, with / without, Unit::Ratio);
+        }
     }
     Ok(())
 }
 
-async fn round_of(run: &mut Run<'_>, place: Place<'_>, jobs: u64, retained: u64) -> Result<()> {
-    let metric = format!("{jobs} jobs");
+/// Gives the rates of the product and of the base, in this order.
+async fn round_of(
+    run: &mut Run<'_>,
+    place: Place<'_>,
+    metric: &str,
+    jobs: u64,
+    retained: u64,
+) -> Result<[(&'static str, f64); 2]> {
+    let mut rates = [(PRODUCT, 0.0), (BASE, 0.0)];
     for turn in 0..2 {
         // Whoever goes first finds the machine as the round before left it: by turns.
-        let (schema, subject) = if (turn + place.round).is_multiple_of(2) {
-            (Schema::Product, PRODUCT)
-        } else {
-            (Schema::Raw, BASE)
-        };
+        let which = (turn + place.round) % 2;
+        let schema = [Schema::Product, Schema::Raw][which];
         let database = prepared(run.bench, schema, jobs, retained).await?;
-        let rate = rate(&database, schema, jobs).await?;
+        let (subject, rate) = &mut rates[which];
+        *rate = self::rate(&database, schema, jobs).await?;
         run.bench.remove(database).await?;
         run.report
-            .keep(place, &metric, subject, rate, Unit::PerSecond);
+            .keep(place, metric, subject, *rate, Unit::PerSecond);
     }
     for peer in run.peers {
         let database = run.bench.database(Schema::Empty).await?;
@@ -80,11 +83,11 @@ async fn round_of(run: &mut Run<'_>, place: Place<'_>, jobs: u64, retained: u64)
             database.settle().await?;
             let rate = peer.drain(&database, jobs, PATIENCE).await?;
             run.report
-                .keep(place, &metric, &peer.name, rate, Unit::PerSecond);
+                .keep(place, metric, &peer.name, rate, Unit::PerSecond);
         }
         run.bench.remove(database).await?;
     }
-    Ok(())
+    Ok(rates)
 }
 
 /// A database with jobs queued, settled.
@@ -93,7 +96,7 @@ async fn round_of(run: &mut Run<'_>, place: Place<'_>, jobs: u64, retained: u64)
 /// When it cannot be made.
 pub async fn prepared(bench: &Bench, schema: Schema, jobs: u64, retained: u64) -> Result<Database> {
     let database = bench.database(schema).await?;
-    seed::retain(&database.pool, retained).await?;
+    seed::retain(&database.pool, retained, schema == Schema::Product).await?;
     match schema {
         Schema::Raw => seed::queue_raw(&database.pool, jobs).await?,
         Schema::Product | Schema::Empty => seed::queue(&database.pool, jobs).await?,

@@ -1,4 +1,5 @@
-//! Creates over HTTP: the product's control plane beside a bare server that inserts one row a request.
+//! Creates over HTTP: the product's control plane beside a bare server that inserts one row a request, and beside one that
+//! records nothing, which is what HTTP and the load take of the machine.
 
 use super::Run;
 use crate::Result;
@@ -10,6 +11,8 @@ use crate::stats::percentile;
 
 /// Where no runner listens: creates trigger nobody.
 pub const NO_RUNNER: &str = "http://127.0.0.1:1";
+/// The server that records nothing.
+const NO_DATABASE: &str = "no database";
 /// Jobs of one request in a batch.
 const BATCH: usize = 500;
 
@@ -26,6 +29,7 @@ pub async fn run(run: &mut Run<'_>) -> Result<()> {
         for (service, schema, subject) in [
             (Service::ControlPlane, Schema::Product, PRODUCT),
             (Service::Bare, Schema::Empty, BASE),
+            (Service::Forgetful, Schema::Empty, NO_DATABASE),
         ] {
             let database = run.bench.database(schema).await?;
             if service == Service::Bare {

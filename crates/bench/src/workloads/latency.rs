@@ -49,6 +49,7 @@ pub async fn run(run: &mut Run<'_>) -> Result<()> {
         keep(run, place, "idle, one commit alone", &taken);
         let taken = by_library(&mut runner, &store, probes).await?;
         keep(run, place, "idle, library", &taken);
+        grouped_and_not(run, place, &mut runner, &store).await?;
         let taken = by_sql(&mut runner, &database.pool, probes).await?;
         keep(run, place, "idle, SQL and notify", &taken);
         let taken = by_trigger(run, &mut runner, &database, probes).await?;
@@ -95,6 +96,47 @@ async fn by_library(runner: &mut NoopRunner, store: &Store, probes: usize) -> Re
         tokio::time::sleep(PAUSE).await;
     }
     Ok(taken)
+}
+
+/// From the call to the handler, for enqueues that may share a statement with others and for those that do not, by turns. Nothing
+/// else between the two is done in groups.
+async fn grouped_and_not(
+    run: &mut Run<'_>,
+    place: Place<'_>,
+    runner: &mut NoopRunner,
+    store: &Store,
+) -> Result<()> {
+    let mut taken = [Vec::new(), Vec::new()];
+    for id in 0..2 * run.scale.probes {
+        let job = NewJob::new(PROBE.parse()?, json!({"id": id}));
+        // In the order 0 1 1 0, so that neither always comes after the other.
+        let is_alone = id % 4 == 1 || id % 4 == 2;
+        let called = Instant::now();
+        if is_alone {
+            store.submit_batch(&[job], "bench").await?;
+        } else {
+            store.submit(job, "bench").await?;
+        }
+        taken[usize::from(is_alone)].push(until_begun(runner, called).await?);
+        tokio::time::sleep(PAUSE).await;
+    }
+    let [grouped, alone] = taken;
+    keep(run, place, "idle, library, from the call", &grouped);
+    keep(
+        run,
+        place,
+        "idle, library, from the call, no groups",
+        &alone,
+    );
+    let median = |taken: &[f64]| percentile(taken, 0.5).unwrap_or_default();
+    run.report.keep(
+        place,
+        "idle, library, p50 with groups, of without",
+        PRODUCT,
+        median(&grouped) / median(&alone),
+        Unit::Ratio,
+    );
+    Ok(())
 }
 
 async fn by_sql(runner: &mut NoopRunner, pool: &PgPool, probes: usize) -> Result<Vec<f64>> {

@@ -20,11 +20,21 @@ const HEAVIEST: usize = 4 * 1024 * 1024;
 pub(super) struct Lanes {
     /// At most so many.
     pub(super) most: usize,
-    /// One more is opened only when so many wait: below that they wait for the group that is under way, and go together.
-    pub(super) crowd: usize,
+    /// Below this they wait for a group that is under way, and go together.
+    pub(super) crowd: Crowd,
     /// After a group of several the next waits for so long to become as large, if some of it are there already: where many
     /// come, one statement for all of them costs least.
     pub(super) linger: Option<Duration>,
+}
+
+/// How many must wait before one more group goes beside those that are under way.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Crowd {
+    /// So many; a lane that is open goes on as long as anybody waits.
+    Of(usize),
+    /// Half as many as are under way, for a lane that is open too: a few callers wait for nobody, and of many a third gathers
+    /// while the others are served, so that groups grow with the number of callers.
+    HalfUnderWay,
 }
 
 /// Does what a group asks for, together; gives the answers in the same order.
@@ -40,6 +50,8 @@ struct Waiting<Asked, Answer> {
 struct State<Asked, Answer> {
     waiting: VecDeque<Waiting<Asked, Answer>>,
     open: usize,
+    /// How many are in the groups under way.
+    under_way: usize,
     /// The groups under way. They are nobody else's: a caller who waits no longer must not cut off the others of its group.
     tasks: JoinSet<()>,
 }
@@ -71,6 +83,7 @@ impl<Asked: Send + 'static, Answer: Send + 'static> Group<Asked, Answer> {
         let state = State {
             waiting: VecDeque::new(),
             open: 0,
+            under_way: 0,
             tasks: JoinSet::new(),
         };
         Self {
@@ -108,13 +121,18 @@ impl<Asked: Send + 'static, Answer: Send + 'static> Group<Asked, Answer> {
             weight,
             tell,
         });
-        let is_crowded = state.open == 0 || state.waiting.len() >= self.lanes.crowd;
-        if state.open < self.lanes.most && is_crowded {
+        let is_crowded = match self.lanes.crowd {
+            Crowd::Of(crowd) => state.waiting.len() >= crowd,
+            // With nothing under way yet, the lane that is open is about to take what waits.
+            Crowd::HalfUnderWay => state.under_way > 0 && state.is_worth_a_lane(),
+        };
+        if state.open == 0 || (state.open < self.lanes.most && is_crowded) {
             state.open += 1;
             while state.tasks.try_join_next().is_some() {}
             let lane = Lane {
-                linger: self.lanes.linger,
+                lanes: self.lanes,
                 state: Arc::clone(&self.state),
+                taken: 0,
                 is_given_back: false,
             };
             state.tasks.spawn(serve(lane, settle()));
@@ -123,26 +141,42 @@ impl<Asked: Send + 'static, Answer: Send + 'static> Group<Asked, Answer> {
     }
 }
 
+impl<Asked, Answer> State<Asked, Answer> {
+    /// Whether half as many wait as are under way.
+    fn is_worth_a_lane(&self) -> bool {
+        self.waiting.len() * 2 >= self.under_way
+    }
+}
+
 /// A place among those who serve, given back however its holder ends.
 struct Lane<Asked, Answer> {
-    linger: Option<Duration>,
+    lanes: Lanes,
     state: Arc<Mutex<State<Asked, Answer>>>,
+    /// How many are in the group that it serves.
+    taken: usize,
     is_given_back: bool,
 }
 
 impl<Asked, Answer> Lane<Asked, Answer> {
-    /// What waits, up to the limits. When nothing does, the lane is given back in the same breath, so that whoever comes
-    /// next finds it free.
+    /// What waits, up to the limits. When nothing does, or too few to go beside another group, the lane is given back in the
+    /// same breath, so that whoever comes next finds it free.
     fn next(&mut self) -> Vec<Waiting<Asked, Answer>> {
         let mut state = lock(&self.state);
+        state.under_way -= self.taken;
+        let is_worth_it = match self.lanes.crowd {
+            Crowd::Of(_) => true,
+            Crowd::HalfUnderWay => state.is_worth_a_lane(),
+        };
         let (mut group, mut weight) = (Vec::new(), 0);
-        while let Some(next) = state.waiting.front() {
+        while let Some(next) = state.waiting.front().filter(|_| is_worth_it) {
             weight += next.weight;
             if group.len() == MOST || (weight > HEAVIEST && !group.is_empty()) {
                 break;
             }
             group.extend(state.waiting.pop_front());
         }
+        self.taken = group.len();
+        state.under_way += self.taken;
         if group.is_empty() {
             state.open -= 1;
             self.is_given_back = true;
@@ -155,7 +189,7 @@ impl<Asked, Answer> Lane<Asked, Answer> {
     /// For how long the next group is waited for after one of this size.
     fn lingers_after(&self, size: usize) -> Option<Duration> {
         let waiting = lock(&self.state).waiting.len();
-        self.linger.filter(|_| (1..size).contains(&waiting))
+        self.lanes.linger.filter(|_| (1..size).contains(&waiting))
     }
 }
 
@@ -166,6 +200,7 @@ impl<Asked, Answer> Drop for Lane<Asked, Answer> {
         }
         let mut state = lock(&self.state);
         state.open -= 1;
+        state.under_way -= self.taken;
         // With the last lane broken down nobody comes for these: the end of their channels tells them.
         if state.open == 0 {
             state.waiting.clear();
@@ -210,7 +245,7 @@ mod tests {
 
     const LANES: Lanes = Lanes {
         most: 4,
-        crowd: 1,
+        crowd: Crowd::Of(1),
         linger: None,
     };
 
@@ -282,7 +317,7 @@ mod tests {
         let gate = Arc::new(Semaphore::new(0));
         let group = Group::new(Lanes {
             most: 2,
-            crowd: 50,
+            crowd: Crowd::Of(50),
             ..LANES
         });
         let state = Arc::clone(&group.state);
@@ -302,6 +337,49 @@ mod tests {
         while let Some(answer) = callers.join_next().await {
             assert!(answer.expect("no panic").is_some());
         }
+    }
+
+    #[tokio::test]
+    async fn where_half_as_many_wait_as_are_under_way_they_go_and_no_sooner() {
+        let gate = Arc::new(Semaphore::new(0));
+        let group = Group::new(Lanes {
+            crowd: Crowd::HalfUnderWay,
+            ..LANES
+        });
+        let state = Arc::clone(&group.state);
+        let mut callers = JoinSet::new();
+        let mut call = async |count: u32| {
+            for number in 0..count {
+                let (group, gate) = (group.clone(), Arc::clone(&gate));
+                callers.spawn(async move { group.ask(number, 0, counted(&gate)).await });
+            }
+            for _ in 0..1000 {
+                tokio::task::yield_now().await;
+            }
+            let state = lock(&state);
+            (state.open, state.under_way, state.waiting.len())
+        };
+        assert_eq!(call(1).await, (1, 1, 0), "a lone one at once");
+        assert_eq!(call(1).await, (2, 2, 0));
+        assert_eq!(call(1).await, (3, 3, 0));
+        assert_eq!(call(1).await, (3, 3, 1), "too few");
+        assert_eq!(call(1).await, (4, 5, 0), "together");
+        assert_eq!(call(9).await, (4, 5, 9), "there are no more lanes");
+        gate.add_permits(1);
+        assert_eq!(call(0).await, (4, 13, 0), "the next one free takes them");
+        assert_eq!(call(5).await, (4, 13, 5));
+        gate.add_permits(3);
+        let few_lanes = "two gave up, the third takes them";
+        assert_eq!(call(0).await, (2, 14, 0), "{few_lanes}");
+        gate.add_permits(100);
+        let mut answered = 0;
+        while let Some(answer) = callers.join_next().await {
+            assert!(answer.expect("no panic").is_some());
+            answered += 1;
+        }
+        assert_eq!(answered, 19);
+        let state = lock(&state);
+        assert_eq!((state.open, state.under_way), (0, 0), "given back");
     }
 
     #[tokio::test]

@@ -10,6 +10,7 @@ use axum::response::Response;
 use opentelemetry::Value;
 
 use super::{Carried, Role, Tracing};
+use crate::around::around;
 use crate::edge::method_word;
 
 /// Asked every few seconds by machines; nobody looks at their traces.
@@ -30,7 +31,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Caused {
 impl Tracing {
     /// Gives every request its span; lay it around everything but [`crate::edge::wear`].
     pub fn watch<S: Clone + Send + Sync + 'static>(&self, router: Router<S>) -> Router<S> {
-        router.layer(from_fn_with_state(self.clone(), trace_request))
+        router.layer(around(from_fn_with_state(self.clone(), trace_request)))
     }
 }
 
