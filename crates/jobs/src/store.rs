@@ -138,7 +138,9 @@ pub fn is_usable_address(url: &str) -> bool {
 /// always one group that waits for the disk while the next gathers.
 const SUBMITTING: Lanes = Lanes {
     most: 4,
-    crowd: Crowd::HalfUnderWay,
+    crowd: Crowd::HalfUnderWay {
+        patience: Duration::from_millis(10),
+    },
     linger: None,
 };
 /// Finishes come in shoals, and claims are at work beside them: few large groups cost least.

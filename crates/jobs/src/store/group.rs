@@ -9,6 +9,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 /// So many go into one statement at most.
 pub(super) const MOST: usize = 500;
@@ -33,8 +34,9 @@ pub(super) enum Crowd {
     /// So many; a lane that is open goes on as long as anybody waits.
     Of(usize),
     /// Half as many as are under way, for a lane that is open too: a few callers wait for nobody, and of many a third gathers
-    /// while the others are served, so that groups grow with the number of callers.
-    HalfUnderWay,
+    /// while the others are served, so that groups grow with the number of callers. Who has waited for as long as `patience` goes
+    /// as soon as a lane is free: a group may be held up by one of its own.
+    HalfUnderWay { patience: Duration },
 }
 
 /// Does what a group asks for, together; gives the answers in the same order.
@@ -44,6 +46,7 @@ pub(super) type Settle<Asked, Answer> =
 struct Waiting<Asked, Answer> {
     asked: Asked,
     weight: usize,
+    since: Instant,
     tell: oneshot::Sender<Answer>,
 }
 
@@ -52,14 +55,16 @@ struct State<Asked, Answer> {
     open: usize,
     /// How many are in the groups under way.
     under_way: usize,
-    /// The groups under way. They are nobody else's: a caller who waits no longer must not cut off the others of its group.
-    tasks: JoinSet<()>,
+    /// Whether somebody looks after those who have waited for long.
+    is_watched: bool,
 }
 
 /// Callers who ask for the same kind of thing.
 pub(super) struct Group<Asked, Answer> {
     lanes: Lanes,
     state: Arc<Mutex<State<Asked, Answer>>>,
+    /// The groups under way. They are nobody else's: a caller who waits no longer must not cut off the others of its group.
+    tasks: Arc<Mutex<JoinSet<()>>>,
 }
 
 impl<Asked, Answer> fmt::Debug for Group<Asked, Answer> {
@@ -73,6 +78,7 @@ impl<Asked, Answer> Clone for Group<Asked, Answer> {
         Self {
             lanes: self.lanes,
             state: Arc::clone(&self.state),
+            tasks: Arc::clone(&self.tasks),
         }
     }
 }
@@ -84,11 +90,12 @@ impl<Asked: Send + 'static, Answer: Send + 'static> Group<Asked, Answer> {
             waiting: VecDeque::new(),
             open: 0,
             under_way: 0,
-            tasks: JoinSet::new(),
+            is_watched: false,
         };
         Self {
             lanes,
             state: Arc::new(Mutex::new(state)),
+            tasks: Arc::default(),
         }
     }
 
@@ -119,32 +126,45 @@ impl<Asked: Send + 'static, Answer: Send + 'static> Group<Asked, Answer> {
         state.waiting.push_back(Waiting {
             asked,
             weight,
+            since: Instant::now(),
             tell,
         });
         let is_crowded = match self.lanes.crowd {
             Crowd::Of(crowd) => state.waiting.len() >= crowd,
             // With nothing under way yet, the lane that is open is about to take what waits.
-            Crowd::HalfUnderWay => state.under_way > 0 && state.is_worth_a_lane(),
+            Crowd::HalfUnderWay { patience } => {
+                state.under_way > 0 && state.is_worth_a_lane(patience)
+            }
         };
+        // Tasks are begun without the lock: a runtime that is shutting down drops them at once, and a lane takes it then.
         if state.open == 0 || (state.open < self.lanes.most && is_crowded) {
             state.open += 1;
-            while state.tasks.try_join_next().is_some() {}
-            let lane = Lane {
-                lanes: self.lanes,
-                state: Arc::clone(&self.state),
-                taken: 0,
-                is_given_back: false,
-            };
-            state.tasks.spawn(serve(lane, settle()));
+            drop(state);
+            let lane = Lane::new(self.lanes, &self.state);
+            self.spawn(serve(lane, settle()));
+        } else if let Crowd::HalfUnderWay { patience } = self.lanes.crowd
+            && !state.is_watched
+        {
+            state.is_watched = true;
+            drop(state);
+            let watching = watch(self.lanes, patience, Arc::clone(&self.state), settle());
+            self.spawn(watching);
         }
         told
+    }
+
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        while tasks.try_join_next().is_some() {}
+        tasks.spawn(task);
     }
 }
 
 impl<Asked, Answer> State<Asked, Answer> {
-    /// Whether half as many wait as are under way.
-    fn is_worth_a_lane(&self) -> bool {
-        self.waiting.len() * 2 >= self.under_way
+    /// Whether half as many wait as are under way, or the first of them has waited for so long.
+    fn is_worth_a_lane(&self, patience: Duration) -> bool {
+        let has_waited = |first: &Waiting<_, _>| first.since.elapsed() >= patience;
+        self.waiting.len() * 2 >= self.under_way || self.waiting.front().is_some_and(has_waited)
     }
 }
 
@@ -158,6 +178,16 @@ struct Lane<Asked, Answer> {
 }
 
 impl<Asked, Answer> Lane<Asked, Answer> {
+    /// One that was counted as open.
+    fn new(lanes: Lanes, state: &Arc<Mutex<State<Asked, Answer>>>) -> Self {
+        Self {
+            lanes,
+            state: Arc::clone(state),
+            taken: 0,
+            is_given_back: false,
+        }
+    }
+
     /// What waits, up to the limits. When nothing does, or too few to go beside another group, the lane is given back in the
     /// same breath, so that whoever comes next finds it free.
     fn next(&mut self) -> Vec<Waiting<Asked, Answer>> {
@@ -165,7 +195,7 @@ impl<Asked, Answer> Lane<Asked, Answer> {
         state.under_way -= self.taken;
         let is_worth_it = match self.lanes.crowd {
             Crowd::Of(_) => true,
-            Crowd::HalfUnderWay => state.is_worth_a_lane(),
+            Crowd::HalfUnderWay { patience } => state.is_worth_a_lane(patience),
         };
         let (mut group, mut weight) = (Vec::new(), 0);
         while let Some(next) = state.waiting.front().filter(|_| is_worth_it) {
@@ -206,6 +236,32 @@ impl<Asked, Answer> Drop for Lane<Asked, Answer> {
             state.waiting.clear();
         }
     }
+}
+
+/// Opens a lane for those who have waited for `patience`, once there is one to open; ends when nobody waits.
+async fn watch<Asked, Answer>(
+    lanes: Lanes,
+    patience: Duration,
+    state: Arc<Mutex<State<Asked, Answer>>>,
+    settle: Settle<Asked, Answer>,
+) {
+    let mut pause = patience;
+    let lane = loop {
+        tokio::time::sleep(pause).await;
+        let mut held = lock(&state);
+        let Some(first) = held.waiting.front() else {
+            held.is_watched = false;
+            return;
+        };
+        pause = patience.saturating_sub(first.since.elapsed());
+        if pause.is_zero() && held.open < lanes.most {
+            held.is_watched = false;
+            held.open += 1;
+            break Lane::new(lanes, &state);
+        }
+        pause = pause.max(Duration::from_millis(1));
+    };
+    serve(lane, settle).await;
 }
 
 async fn serve<Asked, Answer>(mut lane: Lane<Asked, Answer>, settle: Settle<Asked, Answer>) {
@@ -343,7 +399,9 @@ mod tests {
     async fn where_half_as_many_wait_as_are_under_way_they_go_and_no_sooner() {
         let gate = Arc::new(Semaphore::new(0));
         let group = Group::new(Lanes {
-            crowd: Crowd::HalfUnderWay,
+            crowd: Crowd::HalfUnderWay {
+                patience: Duration::from_secs(3600),
+            },
             ..LANES
         });
         let state = Arc::clone(&group.state);
@@ -380,6 +438,49 @@ mod tests {
         assert_eq!(answered, 19);
         let state = lock(&state);
         assert_eq!((state.open, state.under_way), (0, 0), "given back");
+    }
+
+    #[tokio::test]
+    async fn who_has_waited_for_long_goes_beside_a_group_that_is_held_up() {
+        let group = Group::new(Lanes {
+            crowd: Crowd::HalfUnderWay {
+                patience: Duration::from_millis(20),
+            },
+            ..LANES
+        });
+        let held_up = Arc::new(Semaphore::new(0));
+        let settle = || {
+            let held_up = Arc::clone(&held_up);
+            move || {
+                Box::new(move |asked: Vec<u32>| -> BoxFuture<'static, Vec<u32>> {
+                    let held_up = Arc::clone(&held_up);
+                    Box::pin(async move {
+                        if asked.contains(&0) {
+                            held_up.acquire().await.expect("open").forget();
+                        }
+                        asked
+                    })
+                }) as Settle<u32, u32>
+            }
+        };
+        let mut callers = JoinSet::new();
+        for number in 0..100 {
+            let (group, settle) = (group.clone(), settle());
+            callers.spawn(async move { group.ask(number, 0, settle).await });
+        }
+        while lock(&group.state).under_way < 100 {
+            tokio::task::yield_now().await;
+        }
+        for number in 100..103 {
+            let answer = group.ask(number, 0, settle());
+            let answer = tokio::time::timeout(Duration::from_secs(60), answer).await;
+            assert_eq!(answer.expect("not held up"), Some(number));
+        }
+        assert_eq!(callers.len(), 100, "they are held up");
+        held_up.add_permits(1);
+        while let Some(answer) = callers.join_next().await {
+            assert!(answer.expect("no panic").is_some());
+        }
     }
 
     #[tokio::test]
