@@ -139,7 +139,7 @@ pub fn is_usable_address(url: &str) -> bool {
 const SUBMITTING: Lanes = Lanes {
     most: 4,
     crowd: Crowd::HalfUnderWay {
-        patience: Duration::from_millis(10),
+        patience: Duration::from_millis(50),
     },
     linger: None,
 };
