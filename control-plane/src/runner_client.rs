@@ -72,6 +72,11 @@ pub(crate) struct RunnerClient {
     timeout: Duration,
 }
 
+/// A trigger whose connection ended without an answer is asked again after each of these. A kept connection may end just as it is
+/// used, whenever a runner is replaced, and a balancer needs a moment to see that the old one has gone. Asking again is safe: a job is
+/// claimed once, however often it is triggered.
+const PAUSES: [Duration; 2] = [Duration::ZERO, Duration::from_millis(250)];
+
 impl RunnerClient {
     /// Prepares the client; connects to nothing.
     pub(crate) fn new(address: &RunnerAddress) -> Result<Self, reqwest::Error> {
@@ -122,11 +127,11 @@ impl RunnerClient {
         let asked_at = Instant::now();
         let ask = |http, timeout| self.ask(http, job_id, request_id, span, timeout);
         let mut answer = ask(&self.http, self.timeout).await;
-        if let Err(error) = &answer
-            && broke_off(error)
-        {
-            // A kept connection may end just as it is used, whenever a runner is replaced. Asking again is safe: a
-            // job is claimed once, however often it is triggered.
+        for pause in PAUSES {
+            if !answer.as_ref().is_err_and(broke_off) {
+                break;
+            }
+            tokio::time::sleep(pause).await;
             let left = self.timeout.saturating_sub(asked_at.elapsed());
             answer = ask(&self.unpooled, left).await;
         }
@@ -309,6 +314,32 @@ mod tests {
         let kept = tokio::join!(trigger(), trigger());
         assert_eq!(kept, (TriggerAnswer::Accepted, TriggerAnswer::Accepted));
         assert_eq!(trigger().await, TriggerAnswer::Accepted);
+    }
+
+    #[tokio::test]
+    async fn a_trigger_finds_the_new_runner_where_new_connections_still_went_to_the_old_one() {
+        service::install_crypto();
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let url = format!("http://{}", listener.local_addr().expect("an address"));
+        let mut server = JoinSet::new();
+        server.spawn(async move {
+            // A balancer that has nobody to pass them on to: each trigger is cut off twice.
+            for _ in 0..4 {
+                drop(listener.accept().await.expect("a connection"));
+            }
+            answer_once_a_connection(listener).await;
+        });
+        let client = RunnerClient::new(&RunnerAddress {
+            url: url.parse().expect("an address"),
+            token: Secret::new("a token of a test"),
+            timeout: Duration::from_secs(20),
+        });
+        let client = client.expect("a client");
+        let tracing = Tracing::default();
+        let trigger = || client.trigger(JOB, "a request", &tracing, None);
+        let (first, second) = tokio::join!(trigger(), trigger());
+        assert_eq!(first, TriggerAnswer::Accepted);
+        assert_eq!(second, TriggerAnswer::Accepted);
     }
 
     #[test]
