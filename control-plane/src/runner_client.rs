@@ -271,6 +271,18 @@ mod tests {
         format!(r#"{{"job_id":"{job_id}","status":"{status}","attempt":1,"runner_id":"r"}}"#)
     }
 
+    async fn listener_and_client() -> (TcpListener, RunnerClient) {
+        service::install_crypto();
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let url = format!("http://{}", listener.local_addr().expect("an address"));
+        let client = RunnerClient::new(&RunnerAddress {
+            url: url.parse().expect("an address"),
+            token: Secret::new("a token of a test"),
+            timeout: Duration::from_secs(20),
+        });
+        (listener, client.expect("a client"))
+    }
+
     /// Answers the first request of each connection, once two connections have been made, and ends it at the second.
     async fn answer_once_a_connection(listener: TcpListener) {
         let (mut connections, both) = (JoinSet::new(), Arc::new(Barrier::new(2)));
@@ -298,17 +310,9 @@ mod tests {
 
     #[tokio::test]
     async fn where_every_kept_connection_has_ended_a_trigger_goes_by_a_new_one() {
-        service::install_crypto();
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let url = format!("http://{}", listener.local_addr().expect("an address"));
+        let (listener, client) = listener_and_client().await;
         let mut server = JoinSet::new();
         server.spawn(answer_once_a_connection(listener));
-        let client = RunnerClient::new(&RunnerAddress {
-            url: url.parse().expect("an address"),
-            token: Secret::new("a token of a test"),
-            timeout: Duration::from_secs(20),
-        });
-        let client = client.expect("a client");
         let tracing = Tracing::default();
         let trigger = || client.trigger(JOB, "a request", &tracing, None);
         let kept = tokio::join!(trigger(), trigger());
@@ -318,9 +322,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_trigger_finds_the_new_runner_where_new_connections_still_went_to_the_old_one() {
-        service::install_crypto();
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let url = format!("http://{}", listener.local_addr().expect("an address"));
+        let (listener, client) = listener_and_client().await;
         let mut server = JoinSet::new();
         server.spawn(async move {
             // A balancer that has nobody to pass them on to: each trigger is cut off twice.
@@ -329,12 +331,6 @@ mod tests {
             }
             answer_once_a_connection(listener).await;
         });
-        let client = RunnerClient::new(&RunnerAddress {
-            url: url.parse().expect("an address"),
-            token: Secret::new("a token of a test"),
-            timeout: Duration::from_secs(20),
-        });
-        let client = client.expect("a client");
         let tracing = Tracing::default();
         let trigger = || client.trigger(JOB, "a request", &tracing, None);
         let (first, second) = tokio::join!(trigger(), trigger());

@@ -98,8 +98,8 @@ async fn by_library(runner: &mut NoopRunner, store: &Store, probes: usize) -> Re
     Ok(taken)
 }
 
-/// From the call to the handler, for enqueues that may share a statement with others and for those that do not, by turns. Nothing
-/// else between the two is done in groups.
+/// From the call to the handler, for enqueues that may share a statement with others and for those that do not, by turns. The
+/// hint of either goes the same way.
 async fn grouped_and_not(
     run: &mut Run<'_>,
     place: Place<'_>,

@@ -154,7 +154,7 @@ impl<Asked: Send + 'static, Answer: Send + 'static> Group<Asked, Answer> {
     }
 
     fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut tasks = lock(&self.tasks);
         while tasks.try_join_next().is_some() {}
         tasks.spawn(task);
     }
@@ -253,13 +253,17 @@ async fn watch<Asked, Answer>(
             held.is_watched = false;
             return;
         };
-        pause = patience.saturating_sub(first.since.elapsed());
-        if pause.is_zero() && held.open < lanes.most {
+        let waited = first.since.elapsed();
+        if waited < patience {
+            pause = patience - waited;
+        } else if held.open < lanes.most {
             held.is_watched = false;
             held.open += 1;
             break Lane::new(lanes, &state);
+        } else {
+            // Whichever lane is free first takes them.
+            pause = patience;
         }
-        pause = pause.max(Duration::from_millis(1));
     };
     serve(lane, settle).await;
 }
@@ -287,10 +291,8 @@ async fn serve<Asked, Answer>(mut lane: Lane<Asked, Answer>, settle: Settle<Aske
     }
 }
 
-fn lock<Asked, Answer>(
-    state: &Mutex<State<Asked, Answer>>,
-) -> MutexGuard<'_, State<Asked, Answer>> {
-    state.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock<T>(held: &Mutex<T>) -> MutexGuard<'_, T> {
+    held.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
