@@ -18,14 +18,13 @@ pub(crate) const PAUSE: Duration = Duration::from_millis(5);
 /// Makes a directory that only `user` may use, or proves that the one that is there is such a directory.
 pub(crate) fn private_directory(path: &Path, user: &ServerUser) -> Result<(), Error> {
     match DirBuilder::new().mode(0o700).create(path) {
-        Ok(()) => {
-            if user.is_someone_else() {
-                std::os::unix::fs::lchown(path, Some(user.uid), Some(user.gid))
-                    .map_err(Error::io("hand over", path))?;
-            }
-        }
+        Ok(()) => {}
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
         Err(error) => return Err(Error::io("make the directory", path)(error)),
+    }
+    if user.is_someone_else() && is_new_and_ours(path)? {
+        std::os::unix::fs::lchown(path, Some(user.uid), Some(user.gid))
+            .map_err(Error::io("hand over", path))?;
     }
     let found = fs::symlink_metadata(path).map_err(Error::io("look at", path))?;
     let problem = if !found.is_dir() {
@@ -45,6 +44,17 @@ pub(crate) fn private_directory(path: &Path, user: &ServerUser) -> Result<(), Er
         directory: path.to_path_buf(),
         problem,
     })
+}
+
+/// Whether nobody has used a directory of ours yet: we made it, or a process like us that has not handed it over
+/// yet, or died before it could.
+fn is_new_and_ours(path: &Path) -> Result<bool, Error> {
+    let found = fs::symlink_metadata(path).map_err(Error::io("look at", path))?;
+    if !found.is_dir() || found.uid() != rustix::process::geteuid().as_raw() {
+        return Ok(false);
+    }
+    let mut inside = fs::read_dir(path).map_err(Error::io("look into", path))?;
+    Ok(inside.next().is_none())
 }
 
 /// Makes a directory and what is missing above it, all of which everybody may enter.
@@ -169,6 +179,47 @@ mod tests {
         let user = ServerUser::choose(None, None).expect("a user");
         let error = private_directory(&open, &user).expect_err("it is not private");
         assert!(matches!(error, Error::NotPrivate { .. }), "{error}");
+    }
+
+    #[test]
+    fn everybody_who_makes_a_private_directory_at_once_has_it() {
+        let temp = tempfile::tempdir().expect("a directory");
+        let user = ServerUser::choose(None, None).expect("a user");
+        let start = std::sync::Barrier::new(4);
+        for number in 0..200 {
+            let path = temp.path().join(number.to_string());
+            thread::scope(|scope| {
+                let makers: Vec<_> = (0..4)
+                    .map(|_| {
+                        scope.spawn(|| {
+                            start.wait();
+                            private_directory(&path, &user)
+                        })
+                    })
+                    .collect();
+                for maker in makers {
+                    maker.join().expect("no panic").expect("it is private");
+                }
+            });
+        }
+    }
+
+    #[test]
+    fn a_directory_that_was_not_handed_over_yet_is_and_one_in_use_stays_with_its_owner() {
+        let temp = tempfile::tempdir().expect("a directory");
+        let user = ServerUser::choose(None, None).expect("a user");
+        let (empty, used) = (temp.path().join("empty"), temp.path().join("used"));
+        for path in [&empty, &used] {
+            DirBuilder::new().mode(0o700).create(path).expect("made");
+        }
+        fs::write(used.join("file"), "").expect("written");
+        private_directory(&empty, &user).expect("handed over");
+        let owner = |path| fs::symlink_metadata(path).expect("it is there").uid();
+        assert_eq!(owner(&empty), user.uid);
+        let ours = rustix::process::geteuid().as_raw();
+        let result = private_directory(&used, &user);
+        assert_eq!(result.is_ok(), user.uid == ours, "{result:?}");
+        assert_eq!(owner(&used), ours);
     }
 
     #[test]
