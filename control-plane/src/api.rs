@@ -43,12 +43,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{Request, State};
-use axum::http::{HeaderValue, header};
-use axum::middleware::{Next, from_fn_with_state};
-use axum::response::Response;
 use axum::routing::{MethodRouter, delete, get, post, put};
-use service::{Concurrency, Flag, around, edge, limits};
+use service::{Concurrency, Flag, edge, limits};
 
 use crate::app::{App, DATABASE_DEADLINE};
 use crate::config::Config;
@@ -305,19 +301,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         None => router,
     };
     let router = app.tracing.watch(router);
-    edge::wear(router, app.config.cors.as_ref())
-        .layer(around(from_fn_with_state(Arc::clone(&app), send_elsewhere)))
-        .with_state(app)
-}
-
-/// Kept connections would else be closed at the end of the drain, perhaps under a request that is just being sent.
-async fn send_elsewhere(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
-    let mut response = next.run(request).await;
-    if app.leaving.is_requested() {
-        let headers = response.headers_mut();
-        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
-    }
-    response
+    edge::wear(router, app.config.cors.as_ref(), Some(&app.leaving)).with_state(app)
 }
 
 /// What lies below the bases, within its limits: the one that is laid last is asked first.

@@ -45,7 +45,7 @@ pub(crate) fn router(app: &Arc<App>, flags: Flags) -> Router {
         None => router,
     };
     let router = app.tracing.watch(router);
-    edge::wear(router, None).with_state(Arc::clone(app))
+    edge::wear(router, None, Some(&app.stop)).with_state(Arc::clone(app))
 }
 
 /// It has limits of its own: it reads files, and waits for a job.

@@ -100,6 +100,12 @@ pub const SETTINGS: &[Setting] = &[
         "after SIGTERM: take no more, let jobs finish so long, hand the rest back",
     ),
     Setting::new(
+        "RUNNER_DRAIN_DELAY_SECONDS",
+        Kind::Seconds(0, 300),
+        Fallback::Is("0"),
+        "after SIGTERM: triggers are answered for at least so long, so that a balancer in front of several runners notices first",
+    ),
+    Setting::new(
         "RUNNER_REQUEST_TIMEOUT_SECONDS",
         Kind::Seconds(1, 86_400),
         Fallback::Is("60"),
@@ -199,6 +205,8 @@ pub(crate) struct Limits {
     pub(crate) poll_interval: Option<Duration>,
     pub(crate) lease: Duration,
     pub(crate) drain: Duration,
+    /// How long a stopping runner answers at the least.
+    pub(crate) drain_delay: Duration,
     pub(crate) request_timeout: Duration,
     pub(crate) body_bytes: u64,
     pub(crate) upload_bytes: u64,
@@ -373,6 +381,7 @@ fn limits(values: &mut Values) -> Limits {
         poll_interval: (!poll_interval.is_zero()).then_some(poll_interval),
         lease: values.seconds("RUNNER_LEASE_SECONDS"),
         drain: values.seconds("RUNNER_DRAIN_SECONDS"),
+        drain_delay: values.seconds("RUNNER_DRAIN_DELAY_SECONDS"),
         request_timeout: values.seconds("RUNNER_REQUEST_TIMEOUT_SECONDS"),
         body_bytes: upload_bytes.min(LARGEST_JSON),
         upload_bytes,

@@ -365,15 +365,11 @@ async fn live(
     }
     // A claim that is under way brings its jobs in before it is asked whether any are left.
     let _ = tokio::time::timeout(HANDING_BACK, dispatching.join_next()).await;
-    drain(
-        &app,
-        if broken.is_some() {
-            Duration::ZERO
-        } else {
-            app.limits.drain
-        },
-    )
-    .await;
+    if broken.is_some() {
+        drain(&app, Duration::ZERO).await;
+    } else {
+        tokio::join!(drain(&app, app.limits.drain), be_noticed(&app));
+    }
     dispatching.shutdown().await;
     housekeeping.shutdown().await;
     // What was sent is recorded if it is answered soon; else it is sent again by another.
@@ -398,6 +394,14 @@ async fn live(
     }
     tracing::info!(event = "stopped", runner_id = app.identity.id);
     broken.map_or(Ok(()), Err)
+}
+
+/// Gives balancers, which ask `/readyz`, the time to send elsewhere before the door closes.
+async fn be_noticed(app: &App) {
+    tokio::select! {
+        () = tokio::time::sleep(app.limits.drain_delay) => {}
+        () = app.stop.at_once() => {}
+    }
 }
 
 /// Lets jobs finish for so long, hands the rest back, and gives up on what cannot be handed back.

@@ -362,7 +362,7 @@ mod tests {
         let inner = Router::new().route("/jobs", post(|_: Caller| async { "done" }));
         let inner = crate::limits::with_body_limit(inner, 4);
         let other = guard().nest("/api/v1/ops", inner.clone());
-        let app = edge::wear(guard().nest("/api/ops", inner).merge(other), None);
+        let app = edge::wear(guard().nest("/api/ops", inner).merge(other), None, None);
         let mut request = Request::builder()
             .method(method)
             .uri(path)

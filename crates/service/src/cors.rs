@@ -158,7 +158,7 @@ mod tests {
             .header(header::ACCESS_CONTROL_REQUEST_METHOD, "GET")
             .body(Body::empty())
             .expect("a request");
-        crate::edge::wear(app, cors)
+        crate::edge::wear(app, cors, None)
             .oneshot(request)
             .await
             .expect("an answer")
@@ -222,7 +222,7 @@ mod tests {
         let keys = crate::KeySet::new(&[crate::Secret::new("k")]);
         let inner: Router = Router::new().route("/jobs", get(|| async { "hello" }));
         let app = crate::Guard::ops_key(keys).nest("/ops", inner);
-        let app = crate::edge::wear(app, any.as_ref());
+        let app = crate::edge::wear(app, any.as_ref(), None);
         let origin = (header::ORIGIN, "https://a.example");
         let wanted = (header::ACCESS_CONTROL_REQUEST_METHOD, "GET");
         for (headers, status) in [

@@ -2,12 +2,13 @@
 //! nothing matches, and a 500 instead of a dropped connection when a handler panics.
 
 use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
 use std::time::Instant;
 
 use axum::Router;
-use axum::extract::{MatchedPath, Request};
+use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
-use axum::middleware::{Next, from_fn};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
 use tracing::Instrument;
@@ -16,6 +17,7 @@ use crate::around::around;
 use crate::cors::Cors;
 use crate::ids;
 use crate::problem::Problem;
+use crate::stop::Stop;
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -23,18 +25,26 @@ const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RequestId(pub String);
 
-/// Dresses a whole service; call it last, after every route and limit.
-pub fn wear<S: Clone + Send + Sync + 'static>(router: Router<S>, cors: Option<&Cors>) -> Router<S> {
-    let router = with_fallbacks(router).layer(around(from_fn(catch_panic)));
+/// Dresses a whole service; call it last, after every route and limit. Once `leaving` is requested, each response asks
+/// its caller to close the connection: kept ones would else be closed at the end of the drain, perhaps under a request
+/// that is just being sent.
+pub fn wear<S: Clone + Send + Sync + 'static>(
+    router: Router<S>,
+    cors: Option<&Cors>,
+    leaving: Option<&Stop>,
+) -> Router<S> {
+    let router = with_fallbacks(router);
     let router = match cors {
         // The layer takes every OPTIONS for a preflight and answers it, past the guard; only a true one may have that.
         Some(cors) => router
+            .layer(around(from_fn(catch_panic)))
             .layer(around(from_fn(show_method)))
             .layer(cors.layer())
             .layer(around(from_fn(hide_plain_options))),
         None => router,
     };
-    router.layer(around(from_fn(identify)))
+    let leaving = leaving.cloned().map(Arc::new);
+    router.layer(around(from_fn_with_state(leaving, identify)))
 }
 
 /// Marks an OPTIONS that is no preflight while it passes the CORS layer under another method.
@@ -71,7 +81,11 @@ pub(crate) async fn not_found() -> Problem {
     Problem::not_found("There is nothing at this path.")
 }
 
-async fn identify(mut request: Request, next: Next) -> Response {
+async fn identify(
+    State(leaving): State<Option<Arc<Stop>>>,
+    mut request: Request,
+    next: Next,
+) -> Response {
     let started = Instant::now();
     let request_id = request_id(request.headers());
     let method = method_word(request.method());
@@ -80,12 +94,17 @@ async fn identify(mut request: Request, next: Next) -> Response {
         .extensions_mut()
         .insert(RequestId(request_id.clone()));
     let span = tracing::info_span!("request", request_id, trace_id = tracing::field::Empty);
-    let mut response = next.run(request).instrument(span.clone()).await;
+    let answer = catch_panic(request, next).instrument(span.clone());
+    let mut response = answer.await;
     if let Some(problem) = response.extensions_mut().remove::<Problem>() {
         response = with_request_id(response, &problem, &request_id);
     }
     let status = response.status();
     dress(response.headers_mut(), &request_id);
+    if leaving.is_some_and(|stop| stop.is_requested()) {
+        let headers = response.headers_mut();
+        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
     span.in_scope(|| {
         tracing::info!(
             event = "request",
@@ -193,7 +212,7 @@ mod tests {
         let app = Router::new()
             .route("/", get(|| async { "hello" }))
             .route("/broken", get(broken));
-        let app: Router = wear(app, None);
+        let app: Router = wear(app, None, None);
         let mut request = Request::builder().method(method).uri(path);
         for id in request_id {
             request = request.header("x-request-id", *id);

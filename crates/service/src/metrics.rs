@@ -228,7 +228,7 @@ mod tests {
     async fn requests_are_counted_by_route_and_never_by_path() {
         let metrics = Metrics::new("test", "1.2.3").expect("metrics");
         let router = Router::new().route("/jobs/{id}", get(|| async { "job" }));
-        let router: Router = crate::edge::wear(metrics.watch(router), None);
+        let router: Router = crate::edge::wear(metrics.watch(router), None, None);
         for path in ["/jobs/1", "/jobs/2", "/unknown/secret"] {
             let request = Request::builder().uri(path);
             let request = request.body(Body::empty()).expect("a request");

@@ -66,7 +66,7 @@ impl Service {
         let notes = limits::with_timeout(notes, timeout);
         let notes = limits::with_concurrency(notes, Concurrency::new(1, Duration::ZERO));
         let notes = Guard::ops_key(KeySet::new(&[Secret::new("k")])).nest("/ops", notes);
-        let app = edge::wear(notes.merge(health::routes()), None);
+        let app = edge::wear(notes.merge(health::routes()), None, None);
         let loopback = SocketAddr::from(([127, 0, 0, 1], 0));
         let listener = Listener::bind(loopback, None).await.expect("a free port");
         let address = listener.address();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::json;
-use tests::{API_KEY, Balancer, Client, Program, Start, System, wait_until};
+use tests::{API_KEY, Balancer, Client, Program, RUNNER_TOKEN, Start, System, wait_until};
 use tokio::task::JoinSet;
 
 const ROUNDS: usize = 2;
@@ -80,6 +80,7 @@ async fn every_program_is_replaced_under_load_and_no_caller_and_no_job_notices()
         .shell("short", "true", "")
         .shell("long", "sleep 2", "")
         .set("RUNNER_DRAIN_SECONDS", "1")
+        .set("RUNNER_DRAIN_DELAY_SECONDS", "1")
         .set("RUNNER_POLL_INTERVAL_SECONDS", "1")
         .set("CONTROL_PLANE_DRAIN_DELAY_SECONDS", "1")
         .set("LOG_FORMAT", "json")
@@ -211,6 +212,48 @@ async fn a_control_plane_that_is_stopping_still_serves_until_balancers_have_noti
         "close",
         "the next request goes elsewhere"
     );
+    // A second signal waits for nobody.
+    program.terminate();
+    assert_eq!(program.exit_code().await, 0);
+    system.stop().await;
+}
+
+#[tokio::test]
+async fn a_runner_that_is_stopping_still_answers_until_balancers_have_noticed() {
+    let system = System::builder()
+        .control_planes(0)
+        .runners(0)
+        .shell("short", "true", "")
+        .start()
+        .await;
+    let file = system.runner_file().display().to_string();
+    let start = Start::of("runner").arguments(&["--config", &file]);
+    let mut program = start
+        .environment(system.environment())
+        .set("LOG_FORMAT", "json")
+        .set("PATH", "/usr/bin:/bin")
+        .set("RUNNER_DRAIN_DELAY_SECONDS", "120")
+        .start();
+    let client = Client::new(&format!("http://{}", program.address().await));
+    wait_until("it is ready", async || {
+        (client.get("/readyz").await.status == 200).then_some(())
+    })
+    .await;
+    program.terminate();
+    wait_until("it is not ready any more", async || {
+        let answer = client.get("/readyz").await;
+        (answer.status == 503).then(|| assert_eq!(answer.problem(503)["failed"], "draining"))
+    })
+    .await;
+    // It has no job, so that nothing but the delay keeps it.
+    wait_until("it drains", async || {
+        (!program.logged("draining").is_empty()).then_some(())
+    })
+    .await;
+    let cron = client.with("x-runner-token", RUNNER_TOKEN);
+    let refused = cron.post("/run", &json!({"job_type": "short"})).await;
+    assert_eq!(refused.header("connection"), "close");
+    assert_eq!(refused.problem(503)["title"], "Draining");
     // A second signal waits for nobody.
     program.terminate();
     assert_eq!(program.exit_code().await, 0);

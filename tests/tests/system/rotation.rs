@@ -94,6 +94,7 @@ async fn every_key_and_token_is_replaced_under_load_in_rolling_steps_without_a_f
         .runners(0)
         .shell("short", "true", "")
         .set("RUNNER_DRAIN_SECONDS", "1")
+        .set("RUNNER_DRAIN_DELAY_SECONDS", "1")
         .set("CONTROL_PLANE_DRAIN_DELAY_SECONDS", "1")
         .set("LOG_FORMAT", "json")
         .set("PATH", "/usr/bin:/bin")
