@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::Store;
 use super::persist::Again;
 use super::row::parsed;
-use super::submit::{Submitted, labels_of};
+use super::submit::{Submitted, give, labels_of};
 use crate::error::StoreError;
 use crate::file::Inputs;
 use crate::job::{Job, NewJob};
@@ -128,13 +128,7 @@ impl Store {
         .fetch_one(&mut *transaction)
         .await?;
         if !inputs.ids.is_empty() {
-            sqlx::query!(
-                "update ops_files f set job_id = $1 where f.id = any($2) and f.kind = 'input' and f.job_id is null",
-                id,
-                &inputs.ids,
-            )
-            .execute(&mut *transaction)
-            .await?;
+            give(&mut *transaction, id, &inputs.ids).await?;
         }
         let is_new = sqlx::query_scalar!(
             r#"select xmin::text = pg_current_xact_id()::xid::text as "is_new!" from ops_jobs where id = $1"#,

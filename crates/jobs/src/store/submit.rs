@@ -1,8 +1,12 @@
 //! Recording jobs: one statement for one job or a thousand. A batch is recorded all or none; jobs that different callers
 //! ask for at the same time share a statement and nothing else.
 
+use std::collections::BTreeMap;
+
 use futures_util::future::{BoxFuture, join_all};
 use serde_json::Value;
+use sqlx::types::Json;
+use sqlx::{Executor, Postgres};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -187,93 +191,19 @@ impl Store {
             .await
     }
 
+    /// With files a job and what it is given are committed together; without, which is nearly always, it is one statement.
     async fn insert_once(&self, asked: &[Asked], inputs: &Inputs) -> Result<Vec<Job>, StoreError> {
-        let jobs = || asked.iter().map(|(job, _)| job);
-        let job_types: Vec<String> = jobs().map(|job| job.job_type.to_string()).collect();
-        let payloads: Vec<Value> = jobs().map(|job| job.payload.clone()).collect();
-        let queues: Vec<String> = jobs().map(|job| job.queue.to_string()).collect();
-        let priorities: Vec<i16> = jobs().map(|job| job.priority).collect();
-        let run_ats: Vec<Option<OffsetDateTime>> = jobs().map(|job| job.run_at).collect();
-        let ttls: Vec<Option<i32>> = jobs().map(|job| job.ttl_seconds).collect();
-        let attempts: Vec<Option<i32>> = jobs().map(|job| job.max_attempts).collect();
-        let timeouts: Vec<Option<i32>> = jobs().map(|job| job.timeout_seconds).collect();
-        let labels: Vec<Value> = jobs().map(labels_of).collect();
-        let keys: Vec<Option<String>> = jobs().map(|job| job.idempotency_key.clone()).collect();
-        let traceparents: Vec<Option<String>> = jobs().map(|job| job.traceparent.clone()).collect();
-        let tracestates: Vec<Option<String>> = jobs().map(|job| job.tracestate.clone()).collect();
-        let created_by: Vec<String> = asked.iter().map(|(_, by)| by.clone()).collect();
-        let rows = sqlx::query_as!(
-            JobRow,
-            r#"
-            with asked as materialized (
-              select ops_uuidv7() as id, a.*
-              from unnest(
-                $1::text[], $2::jsonb[], $3::text[], $4::smallint[], $5::timestamptz[],
-                $6::int[], $7::int[], $8::int[], $9::jsonb[], $10::text[], $11::text[], $14::text[], $15::text[]
-              ) with ordinality as a (
-                job_type, payload, queue, priority, run_at, ttl_seconds, max_attempts, timeout_seconds, labels,
-                idempotency_key, created_by, traceparent, tracestate, ordinal
-              )
-            ),
-            recorded as (
-              insert into ops_jobs (
-                id, job_type, payload, queue, priority, run_at, expires_at, max_attempts, max_attempts_by_type,
-                timeout_seconds, labels, idempotency_key, request_hash, created_by, traceparent, tracestate
-              )
-              select
-                id, job_type, payload, queue, priority, coalesce(run_at, now()),
-                clock_timestamp() + make_interval(secs => ttl_seconds),
-                coalesce(max_attempts, 1), max_attempts is null, timeout_seconds, labels, idempotency_key,
-                case
-                  when idempotency_key is null then null
-                  when $13::bytea is null then
-                    ops_request_hash(job_type, payload, queue, priority, run_at, ttl_seconds, max_attempts, timeout_seconds, labels)
-                  else sha256(
-                    ops_request_hash(job_type, payload, queue, priority, run_at, ttl_seconds, max_attempts, timeout_seconds, labels)
-                    || $13
-                  )
-                end,
-                created_by, traceparent, tracestate
-              from asked
-              order by ordinal
-              on conflict (idempotency_key) where idempotency_key is not null do nothing
-              returning *
-            ),
-            given as (
-              update ops_files f
-              set job_id = r.id
-              from recorded r
-              where f.id = any($12) and f.kind = 'input' and f.job_id is null
-            )
-            select
-              r.id, r.job_type, r.queue, r.status, false as "stalled!", r.priority, r.payload, r.result, r.error,
-              r.attempt, r.max_attempts, r.run_at, r.expires_at, r.timeout_seconds, r.idempotency_key, r.labels,
-              r.runner_id, r.lease_expires_at, r.heartbeat_at, r.fence, r.progress, r.abort_requested_at,
-              r.dead_lettered_at, r.created_by, r.created_at, r.started_at, r.finished_at, r.updated_at, r.stage_no, r.stage_type,
-              false as "beyond!"
-            from asked a
-            join recorded r on r.id = a.id
-            order by a.ordinal
-            "#,
-            &job_types,
-            &payloads,
-            &queues,
-            &priorities,
-            &run_ats as &[Option<OffsetDateTime>],
-            &ttls as &[Option<i32>],
-            &attempts as &[Option<i32>],
-            &timeouts as &[Option<i32>],
-            &labels,
-            &keys as &[Option<String>],
-            &created_by,
-            &inputs.ids,
-            inputs.digest.as_ref().map(|digest| digest.as_slice()) as Option<&[u8]>,
-            &traceparents as &[Option<String>],
-            &tracestates as &[Option<String>],
-        )
-        .fetch_all(&self.pool)
-        .await?;
-        rows.into_iter().map(Job::try_from).collect()
+        if *inputs == Inputs::default() {
+            return record(&self.pool, asked, None).await;
+        }
+        let digest = inputs.digest.as_ref().map(|digest| digest.as_slice());
+        let mut transaction = self.pool.begin().await?;
+        let jobs = record(&mut *transaction, asked, digest).await?;
+        for job in &jobs {
+            give(&mut *transaction, job.id, &inputs.ids).await?;
+        }
+        transaction.commit().await?;
+        Ok(jobs)
     }
 
     /// The job of an idempotency key, and whether this is the request that it stands for.
@@ -314,6 +244,101 @@ impl Store {
     pub(super) async fn require(&self, id: Uuid) -> Result<Job, StoreError> {
         self.get(id).await?.ok_or(StoreError::NotFound(id))
     }
+}
+
+/// The jobs that were recorded, in the order in which they were asked for; those whose key is taken are missing.
+async fn record(
+    connection: impl Executor<'_, Database = Postgres>,
+    asked: &[Asked],
+    digest: Option<&[u8]>,
+) -> Result<Vec<Job>, StoreError> {
+    let jobs = || asked.iter().map(|(job, _)| job);
+    let job_types: Vec<&str> = jobs().map(|job| job.job_type.as_str()).collect();
+    let payloads: Vec<Json<&Value>> = jobs().map(|job| Json(&job.payload)).collect();
+    let queues: Vec<&str> = jobs().map(|job| job.queue.as_str()).collect();
+    let priorities: Vec<i16> = jobs().map(|job| job.priority).collect();
+    let run_ats: Vec<Option<OffsetDateTime>> = jobs().map(|job| job.run_at).collect();
+    let ttls: Vec<Option<i32>> = jobs().map(|job| job.ttl_seconds).collect();
+    let attempts: Vec<Option<i32>> = jobs().map(|job| job.max_attempts).collect();
+    let timeouts: Vec<Option<i32>> = jobs().map(|job| job.timeout_seconds).collect();
+    let labels: Vec<Json<&BTreeMap<String, String>>> =
+        jobs().map(|job| Json(&job.labels)).collect();
+    let keys: Vec<Option<&str>> = jobs().map(|job| job.idempotency_key.as_deref()).collect();
+    let traceparents: Vec<Option<&str>> = jobs().map(|job| job.traceparent.as_deref()).collect();
+    let tracestates: Vec<Option<&str>> = jobs().map(|job| job.tracestate.as_deref()).collect();
+    let created_by: Vec<&str> = asked.iter().map(|(_, by)| by.as_str()).collect();
+    let rows = sqlx::query_as!(
+        JobRow,
+        r#"
+        insert into ops_jobs as r (
+          id, job_type, payload, queue, priority, run_at, expires_at, max_attempts, max_attempts_by_type,
+          timeout_seconds, labels, idempotency_key, request_hash, created_by, traceparent, tracestate
+        )
+        select
+          ops_uuidv7(), job_type, payload, queue, priority, coalesce(run_at, now()),
+          clock_timestamp() + make_interval(secs => ttl_seconds),
+          coalesce(max_attempts, 1), max_attempts is null, timeout_seconds, labels, idempotency_key,
+          case
+            when idempotency_key is null then null
+            when $12::bytea is null then
+              ops_request_hash(job_type, payload, queue, priority, run_at, ttl_seconds, max_attempts, timeout_seconds, labels)
+            else sha256(
+              ops_request_hash(job_type, payload, queue, priority, run_at, ttl_seconds, max_attempts, timeout_seconds, labels)
+              || $12
+            )
+          end,
+          created_by, traceparent, tracestate
+        from unnest(
+          $1::text[], $2::jsonb[], $3::text[], $4::smallint[], $5::timestamptz[],
+          $6::int[], $7::int[], $8::int[], $9::jsonb[], $10::text[], $11::text[], $13::text[], $14::text[]
+        ) with ordinality as a (
+          job_type, payload, queue, priority, run_at, ttl_seconds, max_attempts, timeout_seconds, labels,
+          idempotency_key, created_by, traceparent, tracestate, ordinal
+        )
+        order by ordinal
+        on conflict (idempotency_key) where idempotency_key is not null do nothing
+        -- Rows are given as they are inserted, so in the order of their ordinals.
+        returning
+          r.id, r.job_type, r.queue, r.status, false as "stalled!", r.priority, r.payload, r.result, r.error,
+          r.attempt, r.max_attempts, r.run_at, r.expires_at, r.timeout_seconds, r.idempotency_key, r.labels,
+          r.runner_id, r.lease_expires_at, r.heartbeat_at, r.fence, r.progress, r.abort_requested_at,
+          r.dead_lettered_at, r.created_by, r.created_at, r.started_at, r.finished_at, r.updated_at, r.stage_no, r.stage_type,
+          false as "beyond!"
+        "#,
+        &job_types as &[&str],
+        &payloads as &[Json<&Value>],
+        &queues as &[&str],
+        &priorities,
+        &run_ats as &[Option<OffsetDateTime>],
+        &ttls as &[Option<i32>],
+        &attempts as &[Option<i32>],
+        &timeouts as &[Option<i32>],
+        &labels as &[Json<&BTreeMap<String, String>>],
+        &keys as &[Option<&str>],
+        &created_by as &[&str],
+        digest as Option<&[u8]>,
+        &traceparents as &[Option<&str>],
+        &tracestates as &[Option<&str>],
+    )
+    .fetch_all(connection)
+    .await?;
+    rows.into_iter().map(Job::try_from).collect()
+}
+
+/// Makes files that were uploaded the input of a job.
+pub(super) async fn give(
+    connection: impl Executor<'_, Database = Postgres>,
+    job: Uuid,
+    files: &[Uuid],
+) -> Result<(), StoreError> {
+    sqlx::query!(
+        "update ops_files f set job_id = $1 where f.id = any($2) and f.kind = 'input' and f.job_id is null",
+        job,
+        files,
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
 }
 
 fn has_key((job, _): &Asked) -> bool {
