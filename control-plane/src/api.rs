@@ -44,7 +44,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::routing::{MethodRouter, delete, get, post, put};
-use service::{Concurrency, Flag, edge, limits};
+use service::{Concurrency, Flag, Limits, edge};
 
 use crate::app::{App, DATABASE_DEADLINE};
 use crate::config::Config;
@@ -275,10 +275,14 @@ fn link_routes(config: &Config) -> Router<Arc<App>> {
     }
     let link = get(links::show).post(links::decide);
     let router = Router::new().route(LINK, link);
-    let router = limits::with_timeout(router, config.limits.request_timeout);
-    let router = limits::with_body_limit(router, config.limits.body_bytes);
-    let concurrency = Concurrency::new(config.limits.concurrency, config.limits.queue_timeout);
-    limits::with_concurrency(router, concurrency)
+    Limits::of_body(config.limits.body_bytes)
+        .with_timeout(config.limits.request_timeout)
+        .with_concurrency(concurrency(config))
+        .around(router)
+}
+
+fn concurrency(config: &Config) -> Concurrency {
+    Concurrency::new(config.limits.concurrency, config.limits.queue_timeout)
 }
 
 /// The two routes that wait for another service, and so have a limit of their own.
@@ -315,6 +319,9 @@ fn ops(config: &Config) -> Router<Arc<App>> {
     let trigger_timeout = request_timeout + waits_for_runner + 5 * DATABASE_DEADLINE;
     // A slow line needs its time for what it may send.
     let upload_time = Duration::from_secs(config.limits.upload_bytes / SLOWEST_UPLOAD);
+    let limits = Limits::of_body(config.limits.body_bytes)
+        .with_uploads(config.limits.upload_bytes)
+        .with_concurrency(concurrency(config));
     let mut router = Router::new();
     for (path, gate, needs, methods) in routes() {
         if is_there(gate, config) {
@@ -324,20 +331,14 @@ fn ops(config: &Config) -> Router<Arc<App>> {
             } else {
                 request_timeout
             };
-            router = router.merge(limits::with_timeouts(
-                Router::new().route(path, methods),
-                timeout,
-                timeout + upload_time,
-            ));
+            let limits = limits
+                .clone()
+                .with_timeout(timeout)
+                .with_upload_timeout(timeout + upload_time);
+            router = router.merge(limits.around(Router::new().route(path, methods)));
         }
     }
-    let router = limits::with_body_and_upload_limits(
-        router,
-        config.limits.body_bytes,
-        config.limits.upload_bytes,
-    );
-    let concurrency = Concurrency::new(config.limits.concurrency, config.limits.queue_timeout);
-    limits::with_concurrency(router, concurrency)
+    router
 }
 
 /// A route whose gate is closed is not in the router at all: nothing tells it from an unknown path.

@@ -10,7 +10,7 @@ use axum::extract::State;
 use axum::response::Response;
 use axum::routing::{any, get, post};
 use axum::{Json, Router};
-use service::{Flag, Flags, Problem, Readiness, edge, health, limits};
+use service::{Flag, Flags, Limits, Problem, Readiness, edge, health};
 
 use crate::app::App;
 use crate::error::problem;
@@ -31,8 +31,9 @@ pub(crate) fn router(app: &Arc<App>, flags: Flags) -> Router {
         // Also an unknown path tells nothing to who has no token.
         .route("/", any(nothing))
         .route("/{*path}", any(nothing));
-    let guarded = limits::with_body_limit(guarded, app.limits.body_bytes);
-    let guarded = limits::with_timeout(guarded, app.limits.request_timeout);
+    let guarded = Limits::of_body(app.limits.body_bytes)
+        .with_timeout(app.limits.request_timeout)
+        .around(guarded);
     let guarded = if flags.is_on(Flag::SyncRun) {
         guarded.merge(sync_route(app))
     } else {
@@ -51,7 +52,9 @@ pub(crate) fn router(app: &Arc<App>, flags: Flags) -> Router {
 /// It has limits of its own: it reads files, and waits for a job.
 fn sync_route(app: &App) -> Router<Arc<App>> {
     let route = Router::new().route("/v1/run", post(sync_run::sync_run));
-    limits::with_body_and_upload_limits(route, app.limits.body_bytes, app.limits.upload_bytes)
+    Limits::of_body(app.limits.body_bytes)
+        .with_uploads(app.limits.upload_bytes)
+        .around(route)
 }
 
 async fn readyz(State(app): State<Arc<App>>) -> Readiness {

@@ -52,7 +52,7 @@ pub(crate) async fn submit_batch(
     caused: Caused,
     key: IdempotencyKey,
     Json(BatchRequest(mut new)): Json<BatchRequest>,
-) -> Result<(StatusCode, axum::Json<BatchView>), Problem> {
+) -> Result<(StatusCode, Json<BatchView>), Problem> {
     key.refuse("is not taken for a batch: send jobs that must not be doubled one by one to /jobs")?;
     for job in &new {
         app.check_flags_of(job)?;
@@ -60,7 +60,7 @@ pub(crate) async fn submit_batch(
     let _span = app.causing(caused.0.as_ref(), &mut new);
     let jobs = ask(app.store.submit_batch(&new, &caller.key_id.to_string())).await?;
     let jobs = jobs.into_iter().map(JobView::from).collect();
-    Ok((StatusCode::CREATED, axum::Json(BatchView { jobs })))
+    Ok((StatusCode::CREATED, Json(BatchView { jobs })))
 }
 
 #[cfg(test)]

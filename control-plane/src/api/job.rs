@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::http::StatusCode;
 use jobs::RetryFrom;
-use service::{Caller, Fields, Flag, OptionalJson, Parse, Problem, Query, read};
+use service::{Caller, Fields, Flag, Json, OptionalJson, Parse, Problem, Query, read};
 
 use super::params::JobId;
 use super::views::{EventView, EventsView, JobView, ReasonView, RetryView};
@@ -87,13 +87,13 @@ pub(super) fn reason(value: &serde_json::Value) -> Result<String, read::Fault> {
 pub(crate) async fn job(
     State(app): State<Arc<App>>,
     JobId(id): JobId,
-) -> Result<axum::Json<JobView>, Problem> {
+) -> Result<Json<JobView>, Problem> {
     let job = app.job(id).await?;
     let stages = match job.stage {
         Some(_) if app.flags().is_on(Flag::Gates) => Some(ask(app.store.stages(id)).await?),
         Some(_) | None => None,
     };
-    Ok(axum::Json(JobView::from(job).with_stages(stages)))
+    Ok(Json(JobView::from(job).with_stages(stages)))
 }
 
 /// List what happened to a job, in order.
@@ -112,18 +112,18 @@ pub(crate) async fn events(
     State(app): State<Arc<App>>,
     JobId(id): JobId,
     Query(EventsRequest { after, limit }): Query<EventsRequest>,
-) -> Result<axum::Json<EventsView>, Problem> {
+) -> Result<Json<EventsView>, Problem> {
     let events = ask(app.store.events(id, after, limit)).await?;
     if events.is_empty() {
         // No event after this number, or no job: only reading again tells.
         app.job(id).await?;
     }
-    Ok(axum::Json(EventsView {
+    Ok(Json(EventsView {
         events: events.into_iter().map(EventView::from).collect(),
     }))
 }
 
-type Accepted = (StatusCode, axum::Json<JobView>);
+type Accepted = (StatusCode, Json<JobView>);
 
 /// The job as it is once the store has done what was asked.
 async fn accepted<T>(
@@ -133,7 +133,7 @@ async fn accepted<T>(
 ) -> Result<Accepted, Problem> {
     ask(asked).await?;
     app.live.changed(id);
-    Ok((StatusCode::ACCEPTED, axum::Json(app.job(id).await?.into())))
+    Ok((StatusCode::ACCEPTED, Json(app.job(id).await?.into())))
 }
 
 /// Stop a job: at once while it is not running, else by its runner.

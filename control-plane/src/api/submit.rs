@@ -66,13 +66,8 @@ pub(crate) async fn submit(
         Submitted::Created(job) => {
             span.set("messaging.message.id", job.id.to_string());
             let location = [(header::LOCATION, format!("{BASE}/jobs/{}", job.id))];
-            (
-                StatusCode::CREATED,
-                location,
-                axum::Json(JobView::from(job)),
-            )
-                .into_response()
+            (StatusCode::CREATED, location, Json(JobView::from(job))).into_response()
         }
-        Submitted::Replayed(job) => ([REPLAYED], axum::Json(JobView::from(job))).into_response(),
+        Submitted::Replayed(job) => ([REPLAYED], Json(JobView::from(job))).into_response(),
     })
 }

@@ -360,7 +360,7 @@ mod tests {
 
     async fn status(method: Method, path: &str, key: Option<&str>) -> u16 {
         let inner = Router::new().route("/jobs", post(|_: Caller| async { "done" }));
-        let inner = crate::limits::with_body_limit(inner, 4);
+        let inner = crate::limits::Limits::of_body(4).around(inner);
         let other = guard().nest("/api/v1/ops", inner.clone());
         let app = edge::wear(guard().nest("/api/ops", inner).merge(other), None, None);
         let mut request = Request::builder()

@@ -33,7 +33,7 @@ pub use extract::{
 };
 pub use flags::{Flag, Flags};
 pub use health::Readiness;
-pub use limits::Concurrency;
+pub use limits::{Concurrency, Limits};
 pub use problem::{FieldError, Problem};
 pub use secret::{KeyDigest, KeyId, KeySet, Secret};
 pub use serve::{ConnectionLimits, Listener, ServeError, TlsFiles, serve};

@@ -1,5 +1,5 @@
-//! What one request may cost: bytes, time, and a place among the others. Each limit is laid around
-//! a router; the one laid last is asked first.
+//! What one request may cost: bytes, time, and a place among the others. All of it is one layer, since each layer has its
+//! price a request.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,10 +8,10 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::header;
-use axum::middleware::{Next, from_fn, from_fn_with_state};
+use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use http_body_util::Limited;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tower::layer::util::Stack;
 
 use crate::around::around;
@@ -23,16 +23,6 @@ pub(crate) struct BodyLimit {
     pub(crate) bytes: u64,
 }
 
-/// What stands in an upload beside its files: their headers, the boundaries.
-const AROUND_FILES: u64 = 64 * 1024;
-
-/// Bytes of JSON bodies, and of all files of an upload.
-#[derive(Debug, Clone, Copy)]
-struct BodyLimits {
-    json: u64,
-    files: u64,
-}
-
 /// How many bytes all files of this upload may have; the multipart extractor answers 413 by it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct UploadLimit {
@@ -40,88 +30,137 @@ pub(crate) struct UploadLimit {
     pub(crate) files: u64,
 }
 
-/// Lets bodies have this many bytes, counted while they are read; over it, 413.
-pub fn with_body_limit<S: Clone + Send + Sync + 'static>(
-    router: Router<S>,
-    bytes: u64,
-) -> Router<S> {
-    with_body_and_upload_limits(router, bytes, 0)
-}
+/// What stands in an upload beside its files: their headers, the boundaries.
+const AROUND_FILES: u64 = 64 * 1024;
 
-/// As [`with_body_limit`], and lets the files of a multipart body have another number of bytes in all.
-pub fn with_body_and_upload_limits<S: Clone + Send + Sync + 'static>(
-    router: Router<S>,
+/// What a request to a router may cost. Asked in this order: a place among the others (429), time (408), bytes (413).
+#[derive(Debug, Clone)]
+pub struct Limits {
     json: u64,
     files: u64,
-) -> Router<S> {
-    router
-        // axum's own limit would answer before ours, and in plain text.
-        .layer(around(Stack::new(
-            from_fn_with_state(BodyLimits { json, files }, limit_body),
-            DefaultBodyLimit::disable(),
-        )))
+    time: Option<Duration>,
+    upload_time: Option<Duration>,
+    places: Option<Concurrency>,
 }
 
-async fn limit_body(State(limits): State<BodyLimits>, request: Request, next: Next) -> Response {
-    let is_upload = limits.files > 0 && crate::extract::is_multipart(request.headers());
-    let limit = BodyLimit {
-        bytes: if is_upload {
-            limits
-                .files
-                .saturating_add(limits.json)
-                .saturating_add(AROUND_FILES)
-        } else {
-            limits.json
+impl Limits {
+    /// Lets bodies have this many bytes, counted while they are read; over it, 413. Nothing else is limited.
+    pub fn of_body(bytes: u64) -> Self {
+        Self {
+            json: bytes,
+            files: 0,
+            time: None,
+            upload_time: None,
+            places: None,
+        }
+    }
+
+    /// Lets the files of a multipart body have another number of bytes in all.
+    #[must_use]
+    pub fn with_uploads(mut self, bytes: u64) -> Self {
+        self.files = bytes;
+        self
+    }
+
+    /// Lets a request take this long until its answer begins; over it, 408, and its work is dropped.
+    #[must_use]
+    pub fn with_timeout(mut self, limit: Duration) -> Self {
+        self.time = Some(limit);
+        self.upload_time = Some(limit);
+        self
+    }
+
+    /// Lets a request with a multipart body take another time.
+    #[must_use]
+    pub fn with_upload_timeout(mut self, limit: Duration) -> Self {
+        self.upload_time = Some(limit);
+        self
+    }
+
+    /// Lets only so many requests be at work at once; over it, 429 with `Retry-After: 1`.
+    #[must_use]
+    pub fn with_concurrency(mut self, concurrency: Concurrency) -> Self {
+        self.places = Some(concurrency);
+        self
+    }
+
+    /// Lays them around a router.
+    pub fn around<S: Clone + Send + Sync + 'static>(self, router: Router<S>) -> Router<S> {
+        router
+            // axum's own limit would answer before ours, and in plain text.
+            .layer(around(Stack::new(
+                from_fn_with_state(Arc::new(self), limit),
+                DefaultBodyLimit::disable(),
+            )))
+    }
+
+    fn lay(&self, request: Request, is_upload: bool) -> Result<Request, Problem> {
+        let limit = BodyLimit {
+            bytes: if is_upload {
+                self.files
+                    .saturating_add(self.json)
+                    .saturating_add(AROUND_FILES)
+            } else {
+                self.json
+            },
+        };
+        let announced = request
+            .headers()
+            .get(header::CONTENT_LENGTH)
+            .and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+        if announced.is_some_and(|length| length > limit.bytes) {
+            let most = if is_upload { self.files } else { self.json };
+            return Err(Problem::payload_too_large(most));
+        }
+        let (mut parts, body) = request.into_parts();
+        parts.extensions.insert(limit);
+        if is_upload {
+            let (json, files) = (self.json, self.files);
+            parts.extensions.insert(UploadLimit { json, files });
+        }
+        let most = usize::try_from(limit.bytes).unwrap_or(usize::MAX);
+        let body = Body::new(Limited::new(body, most));
+        Ok(Request::from_parts(parts, body))
+    }
+}
+
+async fn limit(State(limits): State<Arc<Limits>>, request: Request, next: Next) -> Response {
+    let _place = match &limits.places {
+        Some(places) => match places.take().await {
+            Some(place) => Some(place),
+            None => return too_many(),
         },
+        None => None,
     };
-    let announced = request
-        .headers()
-        .get(header::CONTENT_LENGTH)
-        .and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
-    if announced.is_some_and(|length| length > limit.bytes) {
-        let most = if is_upload { limits.files } else { limits.json };
-        return Problem::payload_too_large(most).into_response();
-    }
-    let (mut parts, body) = request.into_parts();
-    parts.extensions.insert(limit);
-    if is_upload {
-        let BodyLimits { json, files } = limits;
-        parts.extensions.insert(UploadLimit { json, files });
-    }
-    let most = usize::try_from(limit.bytes).unwrap_or(usize::MAX);
-    let body = Body::new(Limited::new(body, most));
-    next.run(Request::from_parts(parts, body)).await
-}
-
-/// Lets a request take this long until its answer begins; over it, 408, and its work is dropped.
-pub fn with_timeout<S: Clone + Send + Sync + 'static>(
-    router: Router<S>,
-    limit: Duration,
-) -> Router<S> {
-    router.layer(around(from_fn_with_state(limit, limit_time)))
-}
-
-/// As [`with_timeout`], and lets a multipart body take another time.
-pub fn with_timeouts<S: Clone + Send + Sync + 'static>(
-    router: Router<S>,
-    limit: Duration,
-    upload: Duration,
-) -> Router<S> {
-    let by_kind = move |request: Request, next: Next| {
-        let is_upload = crate::extract::is_multipart(request.headers());
-        limit_time(State(if is_upload { upload } else { limit }), request, next)
+    let is_upload = limits.files > 0 && crate::extract::is_multipart(request.headers());
+    let request = match limits.lay(request, is_upload) {
+        Ok(request) => request,
+        Err(problem) => return problem.into_response(),
     };
-    router.layer(around(from_fn(by_kind)))
-}
-
-async fn limit_time(State(limit): State<Duration>, request: Request, next: Next) -> Response {
-    match tokio::time::timeout(limit, next.run(request)).await {
+    let answer = next.run(request);
+    let time = if is_upload {
+        limits.upload_time
+    } else {
+        limits.time
+    };
+    let Some(time) = time else {
+        return answer.await;
+    };
+    match tokio::time::timeout(time, answer).await {
         Ok(response) => response,
         Err(_) => {
-            let detail = format!("The request was not done within {} s.", limit.as_secs_f64());
+            let detail = format!("The request was not done within {} s.", time.as_secs_f64());
             Problem::timeout(detail).into_response()
         }
     }
+}
+
+fn too_many() -> Response {
+    Problem::too_many_requests(
+        "As many requests are at work as may be; try again.",
+        Duration::from_secs(1),
+    )
+    .into_response()
 }
 
 /// A number of requests at work at once, shared by every router it is laid around.
@@ -137,35 +176,15 @@ impl Concurrency {
         let places = Arc::new(Semaphore::new(places.min(Semaphore::MAX_PERMITS)));
         Self { places, patience }
     }
-}
 
-/// Lets only so many requests be at work at once; over it, 429 with `Retry-After: 1`.
-pub fn with_concurrency<S: Clone + Send + Sync + 'static>(
-    router: Router<S>,
-    concurrency: Concurrency,
-) -> Router<S> {
-    router.layer(around(from_fn_with_state(concurrency, limit_concurrency)))
-}
-
-async fn limit_concurrency(
-    State(limit): State<Concurrency>,
-    request: Request,
-    next: Next,
-) -> Response {
-    let place = match limit.places.try_acquire() {
-        Ok(place) => Some(place),
-        Err(_) if limit.patience.is_zero() => None,
-        Err(_) => {
-            let waited = tokio::time::timeout(limit.patience, limit.places.acquire()).await;
-            waited.ok().and_then(Result::ok)
+    async fn take(&self) -> Option<SemaphorePermit<'_>> {
+        match self.places.try_acquire() {
+            Ok(place) => Some(place),
+            Err(_) if self.patience.is_zero() => None,
+            Err(_) => {
+                let waited = tokio::time::timeout(self.patience, self.places.acquire()).await;
+                waited.ok().and_then(Result::ok)
+            }
         }
-    };
-    let Some(_place) = place else {
-        return Problem::too_many_requests(
-            "As many requests are at work as may be; try again.",
-            Duration::from_secs(1),
-        )
-        .into_response();
-    };
-    next.run(request).await
+    }
 }

@@ -10,8 +10,8 @@ use axum::body::{Body, Bytes};
 use axum::routing::{get, post};
 use futures_util::stream;
 use service::{
-    Concurrency, ConnectionLimits, Fields, Guard, Json, KeySet, Listener, Parse, Secret, Stop,
-    Stopper, edge, health, limits, read, serve,
+    Concurrency, ConnectionLimits, Fields, Guard, Json, KeySet, Limits, Listener, Parse, Secret,
+    Stop, Stopper, edge, health, read, serve,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -62,9 +62,10 @@ impl Service {
             )
             .route("/slow", slow)
             .route("/flood", flood);
-        let notes = limits::with_body_limit(notes, BODY_LIMIT);
-        let notes = limits::with_timeout(notes, timeout);
-        let notes = limits::with_concurrency(notes, Concurrency::new(1, Duration::ZERO));
+        let notes = Limits::of_body(BODY_LIMIT)
+            .with_timeout(timeout)
+            .with_concurrency(Concurrency::new(1, Duration::ZERO))
+            .around(notes);
         let notes = Guard::ops_key(KeySet::new(&[Secret::new("k")])).nest("/ops", notes);
         let app = edge::wear(notes.merge(health::routes()), None, None);
         let loopback = SocketAddr::from(([127, 0, 0, 1], 0));

@@ -39,6 +39,7 @@ impl Submitted {
 
 /// A request to record a job, and who makes it.
 pub(super) type Asked = (NewJob, String);
+type Lent<'a> = (&'a NewJob, &'a str);
 /// `None`: its key is taken.
 pub(super) type Recorded = Result<Option<Job>, StoreError>;
 
@@ -82,21 +83,25 @@ impl Store {
         if !new.stages.is_empty() {
             return self.submit_staged(&new, inputs, created_by).await;
         }
-        let asked = (new.clone(), created_by.to_owned());
+        // Only a key can be found taken, and then the request is compared.
+        let kept = new.idempotency_key.is_some().then(|| new.clone());
         let recorded = if *inputs == Inputs::default() {
-            self.insert_together(asked).await?
+            self.insert_together((new, created_by.to_owned())).await?
         } else {
-            self.insert(&[asked], inputs).await?.pop()
+            self.insert(&[(&new, created_by)], inputs).await?.pop()
         };
         if let Some(job) = recorded {
             return Ok(Submitted::Created(job));
         }
-        let Some(key) = &new.idempotency_key else {
+        let Some((new, key)) = kept
+            .as_ref()
+            .and_then(|new| Some((new, new.idempotency_key.as_ref()?)))
+        else {
             return Err(StoreError::Internal(
                 "an insert without a key gave no row".into(),
             ));
         };
-        let found = self.persist(Again::Always, || self.find_by_key(key, &new, inputs));
+        let found = self.persist(Again::Always, || self.find_by_key(key, new, inputs));
         let (id, same) = found.await?;
         if same {
             self.require(id).await.map(Submitted::Replayed)
@@ -122,10 +127,7 @@ impl Store {
         if jobs.iter().any(|job| !job.stages.is_empty()) {
             return self.submit_staged_batch(jobs, created_by).await;
         }
-        let asked: Vec<Asked> = jobs
-            .iter()
-            .map(|job| (job.clone(), created_by.to_owned()))
-            .collect();
+        let asked: Vec<Lent<'_>> = jobs.iter().map(|job| (job, created_by)).collect();
         let recorded = self.insert(&asked, &Inputs::default()).await?;
         self.hint_at(&recorded);
         Ok(recorded)
@@ -148,8 +150,9 @@ impl Store {
     /// Records what is asked for together, but for this: what bears a key may be asked again after any failure, the rest may
     /// not, so they go apart.
     async fn insert_group(&self, asked: Vec<Asked>) -> Vec<Recorded> {
-        let places: Vec<bool> = asked.iter().map(has_key).collect();
-        let (keyed, others): (Vec<Asked>, Vec<Asked>) = asked.into_iter().partition(has_key);
+        let asked = asked.iter().map(|(job, by)| (job, by.as_str()));
+        let places: Vec<bool> = asked.clone().map(|one| has_key(&one)).collect();
+        let (keyed, others): (Vec<Lent<'_>>, Vec<Lent<'_>>) = asked.partition(has_key);
         let (keyed, others) = tokio::join!(self.insert_alike(&keyed), self.insert_alike(&others));
         let (mut keyed, mut others) = (keyed.into_iter(), others.into_iter());
         let next = |has_key| if has_key { keyed.next() } else { others.next() };
@@ -157,7 +160,7 @@ impl Store {
     }
 
     /// Where they are refused together each is asked for alone, so that one cannot fail the others.
-    async fn insert_alike(&self, asked: &[Asked]) -> Vec<Recorded> {
+    async fn insert_alike(&self, asked: &[Lent<'_>]) -> Vec<Recorded> {
         if asked.is_empty() {
             return Vec::new();
         }
@@ -180,7 +183,7 @@ impl Store {
         }
     }
 
-    async fn insert(&self, asked: &[Asked], inputs: &Inputs) -> Result<Vec<Job>, StoreError> {
+    async fn insert(&self, asked: &[Lent<'_>], inputs: &Inputs) -> Result<Vec<Job>, StoreError> {
         // Under a key the second time finds what the first may have recorded.
         let again = if asked.iter().all(has_key) {
             Again::Always
@@ -192,7 +195,11 @@ impl Store {
     }
 
     /// With files a job and what it is given are committed together; without, which is nearly always, it is one statement.
-    async fn insert_once(&self, asked: &[Asked], inputs: &Inputs) -> Result<Vec<Job>, StoreError> {
+    async fn insert_once(
+        &self,
+        asked: &[Lent<'_>],
+        inputs: &Inputs,
+    ) -> Result<Vec<Job>, StoreError> {
         if *inputs == Inputs::default() {
             return record(&self.pool, asked, None).await;
         }
@@ -249,10 +256,10 @@ impl Store {
 /// The jobs that were recorded, in the order in which they were asked for; those whose key is taken are missing.
 async fn record(
     connection: impl Executor<'_, Database = Postgres>,
-    asked: &[Asked],
+    asked: &[Lent<'_>],
     digest: Option<&[u8]>,
 ) -> Result<Vec<Job>, StoreError> {
-    let jobs = || asked.iter().map(|(job, _)| job);
+    let jobs = || asked.iter().map(|(job, _)| *job);
     let job_types: Vec<&str> = jobs().map(|job| job.job_type.as_str()).collect();
     let payloads: Vec<Json<&Value>> = jobs().map(|job| Json(&job.payload)).collect();
     let queues: Vec<&str> = jobs().map(|job| job.queue.as_str()).collect();
@@ -266,7 +273,7 @@ async fn record(
     let keys: Vec<Option<&str>> = jobs().map(|job| job.idempotency_key.as_deref()).collect();
     let traceparents: Vec<Option<&str>> = jobs().map(|job| job.traceparent.as_deref()).collect();
     let tracestates: Vec<Option<&str>> = jobs().map(|job| job.tracestate.as_deref()).collect();
-    let created_by: Vec<&str> = asked.iter().map(|(_, by)| by.as_str()).collect();
+    let created_by: Vec<&str> = asked.iter().map(|(_, by)| *by).collect();
     let rows = sqlx::query_as!(
         JobRow,
         r#"
@@ -341,7 +348,7 @@ pub(super) async fn give(
     Ok(())
 }
 
-fn has_key((job, _): &Asked) -> bool {
+fn has_key((job, _): &Lent<'_>) -> bool {
     job.idempotency_key.is_some()
 }
 
@@ -351,10 +358,10 @@ pub(super) fn is_contended(cause: &sqlx::Error) -> bool {
 }
 
 /// The recorded jobs come in the order in which they were asked for; those whose key is taken are missing.
-fn in_their_places(asked: &[Asked], jobs: Vec<Job>) -> Vec<Recorded> {
+fn in_their_places(asked: &[Lent<'_>], jobs: Vec<Job>) -> Vec<Recorded> {
     let mut jobs = jobs.into_iter().peekable();
     let recorded =
-        |(new, _): &Asked| Ok(jobs.next_if(|job| job.idempotency_key == new.idempotency_key));
+        |(new, _): &Lent<'_>| Ok(jobs.next_if(|job| job.idempotency_key == new.idempotency_key));
     asked.iter().map(recorded).collect()
 }
 

@@ -1,9 +1,11 @@
 //! JSON bodies: content type, size, syntax and fields, in that order.
 
 use axum::extract::{FromRequest, Request};
-use axum::http::{HeaderMap, header};
+use axum::http::{HeaderMap, HeaderValue, header};
+use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http_body_util::{BodyExt, LengthLimitError};
+use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::fields::{Fields, Naming, Parse};
@@ -11,7 +13,7 @@ use super::strict::{self, Refusal};
 use crate::limits::BodyLimit;
 use crate::problem::{FieldError, Problem};
 
-/// A JSON body, parsed strictly.
+/// A JSON body: of a request parsed strictly, of a response written at once into room for what most answers need.
 #[derive(Debug, Clone, Copy)]
 pub struct Json<T>(pub T);
 
@@ -26,6 +28,25 @@ impl<T: Parse, S: Send + Sync> FromRequest<S> for Json<T> {
         check_content_type(request.headers())?;
         let body = collect(request).await?;
         parse_body(&body).map(Self)
+    }
+}
+
+/// Bytes that nearly every job fits into.
+const USUAL_ANSWER: usize = 1024;
+
+impl<T: Serialize> IntoResponse for Json<T> {
+    fn into_response(self) -> Response {
+        let mut body = Vec::with_capacity(USUAL_ANSWER);
+        match serde_json::to_writer(&mut body, &self.0) {
+            Ok(()) => {
+                let json = HeaderValue::from_static("application/json");
+                ([(header::CONTENT_TYPE, json)], body).into_response()
+            }
+            Err(error) => {
+                tracing::error!(event = "answer_not_written", %error);
+                Problem::internal().into_response()
+            }
+        }
     }
 }
 
