@@ -12,11 +12,14 @@ use serde_json::Value;
 use service::{Environment, Sources};
 use sqlx::PgPool;
 use sqlx::postgres::PgPoolOptions;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
 
 use crate::Result;
 use crate::child::{Process, this_program};
 use crate::load::Request;
 use crate::noop::{NoopRunner, TOKEN};
+use crate::raw;
 
 /// The key of our control plane.
 const KEY: &str = "bench-operator-key";
@@ -35,6 +38,8 @@ pub enum Service {
     ControlPlane,
     /// axum and sqlx, one insert a request.
     Bare,
+    /// axum over raw SQL that writes the product's rows and events, those of concurrent requests together.
+    Grouped,
     /// axum, which answers as if it had recorded: what the machine has for HTTP and for the load itself.
     Forgetful,
     /// The product's runner with a handler that does nothing.
@@ -64,6 +69,7 @@ impl Served {
         let word = match service {
             Service::ControlPlane => "control-plane",
             Service::Bare => "bare",
+            Service::Grouped => "grouped",
             Service::Forgetful => "forgetful",
             Service::Runner => "runner",
         };
@@ -77,7 +83,7 @@ impl Served {
     /// The request that records a job.
     pub fn create(&self, service: Service) -> Request {
         let (path, body, headers) = match service {
-            Service::Bare | Service::Forgetful => (
+            Service::Bare | Service::Grouped | Service::Forgetful => (
                 "/jobs",
                 r#"{"kind":"noop","payload":{"id":1}}"#,
                 String::new(),
@@ -127,12 +133,14 @@ pub async fn serve(service: Service, url: &str, runner_url: &str) -> Result<()> 
     match service {
         Service::ControlPlane => serve_control_plane(url, runner_url).await,
         Service::Bare => {
-            let pool = PgPoolOptions::new()
-                .max_connections(16)
-                .min_connections(16)
-                .connect(url)
-                .await?;
+            let pool = pool(url, 16).await?;
             serve_jobs(post(insert_one).with_state(Arc::new(pool))).await
+        }
+        Service::Grouped => {
+            let (give, take) = mpsc::channel(MOST_AT_ONCE);
+            let mut grouping = JoinSet::new();
+            grouping.spawn(insert_groups(pool(url, 1).await?, take));
+            serve_jobs(post(insert_with_others).with_state(give)).await
         }
         Service::Forgetful => serve_jobs(post(forget_one)).await,
         Service::Runner => {
@@ -179,6 +187,48 @@ async fn serve_jobs(create: MethodRouter) -> Result<()> {
         let _ = stream.set_nodelay(true);
     });
     Ok(axum::serve(listener, router).await?)
+}
+
+async fn pool(url: &str, connections: u32) -> Result<PgPool> {
+    Ok(PgPoolOptions::new()
+        .max_connections(connections)
+        .min_connections(connections)
+        .connect(url)
+        .await?)
+}
+
+/// Requests that wait at most.
+const MOST_AT_ONCE: usize = 500;
+
+/// A payload to record, and whom to tell.
+type Wish = (Value, oneshot::Sender<StatusCode>);
+
+/// One statement after the other, each with all that came meanwhile.
+async fn insert_groups(pool: PgPool, mut take: mpsc::Receiver<Wish>) {
+    let mut group = Vec::new();
+    while take.recv_many(&mut group, MOST_AT_ONCE).await > 0 {
+        let (payloads, told): (Vec<_>, Vec<_>) = group.drain(..).unzip();
+        let status = match raw::enqueue(&pool, &payloads).await {
+            Ok(()) => StatusCode::CREATED,
+            Err(_) => StatusCode::SERVICE_UNAVAILABLE,
+        };
+        for tell in told {
+            // Who has hung up needs no answer.
+            let _: std::result::Result<(), _> = tell.send(status);
+        }
+    }
+}
+
+async fn insert_with_others(
+    State(give): State<mpsc::Sender<Wish>>,
+    Json(mut body): Json<Value>,
+) -> (StatusCode, Json<Value>) {
+    let (tell, told) = oneshot::channel();
+    if give.send((body["payload"].take(), tell)).await.is_err() {
+        return (StatusCode::SERVICE_UNAVAILABLE, Json(Value::Null));
+    }
+    let status = told.await.unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
+    (status, Json(body))
 }
 
 async fn forget_one(Json(body): Json<Value>) -> (StatusCode, Json<Value>) {

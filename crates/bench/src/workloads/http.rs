@@ -1,5 +1,6 @@
-//! Creates over HTTP: the product's control plane beside a bare server that inserts one row a request, and beside one that
-//! records nothing, which is what HTTP and the load take of the machine.
+//! Creates over HTTP: the product's control plane beside a bare server that inserts one row a request, beside one that writes
+//! the product's rows and events by raw SQL and as many at once as there are, which is the ceiling, and beside one that records
+//! nothing, which is what HTTP and the load take of the machine.
 
 use super::Run;
 use crate::Result;
@@ -11,6 +12,8 @@ use crate::stats::percentile;
 
 /// Where no runner listens: creates trigger nobody.
 pub const NO_RUNNER: &str = "http://127.0.0.1:1";
+/// The server that writes the same rows and events, in groups, and guards nothing.
+const GROUPED: &str = "raw in groups";
 /// The server that records nothing.
 const NO_DATABASE: &str = "no database";
 /// Jobs of one request in a batch.
@@ -29,6 +32,7 @@ pub async fn run(run: &mut Run<'_>) -> Result<()> {
         for (service, schema, subject) in [
             (Service::ControlPlane, Schema::Product, PRODUCT),
             (Service::Bare, Schema::Empty, BASE),
+            (Service::Grouped, Schema::Raw, GROUPED),
             (Service::Forgetful, Schema::Empty, NO_DATABASE),
         ] {
             let database = run.bench.database(schema).await?;
