@@ -2,6 +2,7 @@
 //! word: one that was not given back in order is closed hard, and its place is free at once. Knows no statement of ours.
 
 mod bounded;
+mod returning;
 mod unnamed;
 
 use std::fmt;
@@ -15,6 +16,7 @@ use sqlx::{Connection as _, Error, PgConnection, PgPool, Postgres};
 use tokio::time::timeout;
 
 use super::StoreOptions;
+use returning::Returning;
 
 /// A healthy connection answers a sign of life at once.
 const SIGN_OF_LIFE: Duration = Duration::from_millis(500);
@@ -61,6 +63,7 @@ struct Inner {
     /// What a transaction through a pooler says first, in place of the session's settings.
     begin: String,
     failing_since: Mutex<Option<Instant>>,
+    returning: Returning,
 }
 
 impl fmt::Debug for Pool {
@@ -102,6 +105,7 @@ impl Pool {
                 limit: options.statement_timeout + Duration::from_secs(1),
                 begin,
                 failing_since: Mutex::new(None),
+                returning: Returning::default(),
             }),
         }
     }
@@ -134,7 +138,8 @@ impl Pool {
     pub(super) async fn begin(&self) -> Result<Transaction, Error> {
         let mut connection = self.lend().await?;
         connection.say(self.begin_statement()).await?;
-        Ok(Transaction { connection })
+        let pool = self.clone();
+        Ok(Transaction { connection, pool })
     }
 
     fn begin_statement(&self) -> String {
@@ -150,7 +155,11 @@ impl Pool {
     }
 
     async fn lend(&self) -> Result<Connection, Error> {
-        match self.current().acquire().await {
+        let pool = self.current();
+        if pool.num_idle() == 0 {
+            self.inner.returning.one().await;
+        }
+        match pool.acquire().await {
             Ok(raw) => {
                 *self.failing_since() = None;
                 Ok(Connection::new(raw, self))
@@ -291,12 +300,13 @@ impl Drop for Connection {
 #[derive(Debug)]
 pub(super) struct Transaction {
     connection: Connection,
+    pool: Pool,
 }
 
 impl Transaction {
     pub(super) async fn commit(mut self) -> Result<(), Error> {
         self.connection.say("commit".to_owned()).await?;
-        self.connection.give_back().await;
+        self.pool.inner.returning.begin(self.connection);
         Ok(())
     }
 }
@@ -363,6 +373,17 @@ mod tests {
         }
         drop(pool.begin().await.expect("a transaction"));
         assert!(works(&pool).await);
+        assert_eq!(pool.current().size(), 1);
+    }
+
+    #[tokio::test]
+    async fn one_use_after_another_needs_one_connection() {
+        let (pool, _database) = pool().await;
+        for _ in 0..200 {
+            assert!(works(&pool).await);
+            let transaction = pool.begin().await.expect("a transaction");
+            transaction.commit().await.expect("committed");
+        }
         assert_eq!(pool.current().size(), 1);
     }
 }

@@ -51,7 +51,7 @@ impl Pool {
         };
         // A connection on which PostgreSQL itself said no is as good as before.
         if matches!(&given, Ok(_) | Err(Error::Database(_))) {
-            connection.give_back().await;
+            self.inner.returning.begin(connection);
         }
         given
     }
