@@ -147,8 +147,8 @@ impl<Asked: Send + 'static, Answer: Send + 'static> Group<Asked, Answer> {
         {
             state.is_watched = true;
             drop(state);
-            let watching = watch(self.lanes, patience, Arc::clone(&self.state), settle());
-            self.spawn(watching);
+            let watch = Watch::new(&self.state);
+            self.spawn(watch.keep(self.lanes, patience, settle()));
         }
         told
     }
@@ -238,34 +238,56 @@ impl<Asked, Answer> Drop for Lane<Asked, Answer> {
     }
 }
 
-/// Opens a lane for those who have waited for `patience`, once there is one to open; ends when nobody waits.
-async fn watch<Asked, Answer>(
-    lanes: Lanes,
-    patience: Duration,
+/// The right to watch over those who wait, given back however its holder ends.
+struct Watch<Asked, Answer> {
     state: Arc<Mutex<State<Asked, Answer>>>,
-    settle: Settle<Asked, Answer>,
-) {
-    let mut pause = patience;
-    let lane = loop {
-        tokio::time::sleep(pause).await;
-        let mut held = lock(&state);
-        let Some(first) = held.waiting.front() else {
-            held.is_watched = false;
-            return;
-        };
-        let waited = first.since.elapsed();
-        if waited < patience {
-            pause = patience - waited;
-        } else if held.open < lanes.most {
-            held.is_watched = false;
-            held.open += 1;
-            break Lane::new(lanes, &state);
-        } else {
-            // Whichever lane is free first takes them.
-            pause = patience;
+    is_given_back: bool,
+}
+
+impl<Asked, Answer> Watch<Asked, Answer> {
+    /// One that was noted.
+    fn new(state: &Arc<Mutex<State<Asked, Answer>>>) -> Self {
+        Self {
+            state: Arc::clone(state),
+            is_given_back: false,
         }
-    };
-    serve(lane, settle).await;
+    }
+
+    /// Opens a lane for those who have waited for `patience`, once there is one to open; ends when nobody waits.
+    async fn keep(mut self, lanes: Lanes, patience: Duration, settle: Settle<Asked, Answer>) {
+        let mut pause = patience;
+        let lane = loop {
+            tokio::time::sleep(pause).await;
+            let mut state = lock(&self.state);
+            let Some(first) = state.waiting.front() else {
+                state.is_watched = false;
+                self.is_given_back = true;
+                return;
+            };
+            let waited = first.since.elapsed();
+            if waited < patience {
+                pause = patience - waited;
+            } else if state.open < lanes.most {
+                state.is_watched = false;
+                self.is_given_back = true;
+                state.open += 1;
+                break Lane::new(lanes, &self.state);
+            } else {
+                // Whichever lane is free first takes them.
+                pause = patience;
+            }
+        };
+        drop(self);
+        serve(lane, settle).await;
+    }
+}
+
+impl<Asked, Answer> Drop for Watch<Asked, Answer> {
+    fn drop(&mut self) {
+        if !self.is_given_back {
+            lock(&self.state).is_watched = false;
+        }
+    }
 }
 
 async fn serve<Asked, Answer>(mut lane: Lane<Asked, Answer>, settle: Settle<Asked, Answer>) {
@@ -522,5 +544,31 @@ mod tests {
         assert_eq!(group.ask(666, 0, counted(&gate)).await, None);
         assert_eq!(group.ask(1, 0, counted(&gate)).await, Some((1, 1)));
         assert_eq!(lock(&group.state).open, 0, "given back");
+    }
+
+    #[test]
+    fn a_watch_that_ends_with_its_runtime_is_given_back() {
+        let group = Group::new(Lanes {
+            crowd: Crowd::HalfUnderWay {
+                patience: Duration::from_secs(600),
+            },
+            ..LANES
+        });
+        let gate = Arc::new(Semaphore::new(0));
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build()
+            .expect("a runtime");
+        runtime.block_on(async {
+            for number in 0..9 {
+                group.tell(number, counted(&gate));
+            }
+            tokio::task::yield_now().await;
+            // Too few to go beside nine, so that they are watched over.
+            group.tell(9, counted(&gate));
+            assert!(lock(&group.state).is_watched);
+        });
+        drop(runtime);
+        assert!(!lock(&group.state).is_watched, "given back");
     }
 }
