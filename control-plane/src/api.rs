@@ -308,7 +308,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
     edge::wear(router, app.config.cors.as_ref(), Some(&app.leaving)).with_state(app)
 }
 
-/// What lies below the bases, within its limits: the one that is laid last is asked first.
+/// What lies below the bases, within its limits.
 fn ops(config: &Config) -> Router<Arc<App>> {
     let request_timeout = config.limits.request_timeout;
     let waits_for_runner = config

@@ -6,11 +6,11 @@ mod view;
 
 use std::sync::Arc;
 
+use axum::Router;
 use axum::extract::State;
 use axum::response::Response;
 use axum::routing::{any, get, post};
-use axum::{Json, Router};
-use service::{Flag, Flags, Limits, Problem, Readiness, edge, health};
+use service::{Flag, Flags, Json, Limits, Problem, Readiness, edge, health};
 
 use crate::app::App;
 use crate::error::problem;

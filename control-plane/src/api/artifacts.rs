@@ -10,7 +10,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use files::Archive;
 use jobs::File;
-use service::{Path, Problem, Query};
+use service::{Json, Path, Problem, Query};
 use uuid::Uuid;
 
 use super::params::JobId;
@@ -38,10 +38,10 @@ pub(crate) async fn list(
     State(app): State<Arc<App>>,
     JobId(id): JobId,
     Query(()): Query<()>,
-) -> Result<axum::Json<ArtifactsView>, Problem> {
+) -> Result<Json<ArtifactsView>, Problem> {
     let artifacts = artifacts_of(&app, id).await?;
     let artifacts = artifacts.into_iter().map(ArtifactView::from).collect();
-    Ok(axum::Json(ArtifactsView { artifacts }))
+    Ok(Json(ArtifactsView { artifacts }))
 }
 
 /// Download an artifact, or some of its bytes.

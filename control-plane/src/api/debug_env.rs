@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::extract::State;
+use service::Json;
 use service::settings::Source;
 
 use super::views::{SettingView, SettingsView};

@@ -2,10 +2,9 @@
 
 use std::sync::Arc;
 
-use axum::Json as Body;
 use axum::extract::State;
 use axum::http::StatusCode;
-use service::{Caller, OptionalJson, Problem, Query};
+use service::{Caller, Json, OptionalJson, Problem, Query};
 
 use super::views::{
     AttemptView, DeliveriesView, DeliveryView, ResendRequestView, ResentView, WholeDeliveryView,
@@ -33,7 +32,7 @@ pub(crate) async fn list(
     State(app): State<Arc<App>>,
     NamedWebhook(name): NamedWebhook,
     Query(request): Query<DeliveriesRequest>,
-) -> Result<Body<DeliveriesView>, Problem> {
+) -> Result<Json<DeliveriesView>, Problem> {
     let page = app
         .store
         .deliveries(&name, request.state, request.cursor, request.limit);
@@ -44,7 +43,7 @@ pub(crate) async fn list(
             .await?
             .ok_or_else(no_such_webhook)?;
     }
-    Ok(Body(DeliveriesView {
+    Ok(Json(DeliveriesView {
         next_cursor: page.next.map(|id| id.to_string()),
         deliveries: page
             .deliveries
@@ -68,10 +67,10 @@ pub(crate) async fn list(
 pub(crate) async fn delivery(
     State(app): State<Arc<App>>,
     NamedDelivery { name, id }: NamedDelivery,
-) -> Result<Body<WholeDeliveryView>, Problem> {
+) -> Result<Json<WholeDeliveryView>, Problem> {
     let found = ask(app.store.delivery(&name, id)).await?;
     let (delivery, attempts) = found.ok_or_else(no_such_delivery)?;
-    Ok(Body(WholeDeliveryView {
+    Ok(Json(WholeDeliveryView {
         body: delivery.body.clone(),
         log: attempts.into_iter().map(AttemptView::from).collect(),
         delivery: DeliveryView::from(delivery),
@@ -94,7 +93,7 @@ pub(crate) async fn resend(
     caller: Caller,
     NamedDelivery { name, id }: NamedDelivery,
     OptionalJson(()): OptionalJson<()>,
-) -> Result<(StatusCode, Body<DeliveryView>), Problem> {
+) -> Result<(StatusCode, Json<DeliveryView>), Problem> {
     // Of this endpoint, or of none.
     ask(app.store.delivery(&name, id))
         .await?
@@ -104,7 +103,7 @@ pub(crate) async fn resend(
         .ok_or_else(no_such_delivery)?;
     let found = ask(app.store.delivery(&name, id)).await?;
     let (delivery, _) = found.ok_or_else(no_such_delivery)?;
-    Ok((StatusCode::ACCEPTED, Body(delivery.into())))
+    Ok((StatusCode::ACCEPTED, Json(delivery.into())))
 }
 
 /// Have everything sent again that was given up for an endpoint, of events since an instant.
@@ -121,9 +120,9 @@ pub(crate) async fn resend_dead(
     caller: Caller,
     NamedWebhook(name): NamedWebhook,
     OptionalJson(ResendRequest { since }): OptionalJson<ResendRequest>,
-) -> Result<(StatusCode, Body<ResentView>), Problem> {
+) -> Result<(StatusCode, Json<ResentView>), Problem> {
     let actor = caller.key_id.to_string();
     let resent = ask(app.store.resend_dead_deliveries(&name, since, &actor)).await?;
     let resent = resent.ok_or_else(no_such_webhook)?;
-    Ok((StatusCode::ACCEPTED, Body(ResentView { resent })))
+    Ok((StatusCode::ACCEPTED, Json(ResentView { resent })))
 }

@@ -2,10 +2,9 @@
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::extract::State;
 use jobs::Steered;
-use service::{Caller, OptionalJson, Path, Problem};
+use service::{Caller, Json, OptionalJson, Path, Problem};
 
 use super::job::Reason;
 use super::views::{

@@ -2,12 +2,11 @@
 
 use std::sync::Arc;
 
-use axum::Json as Body;
 use axum::extract::{FromRequestParts, State};
 use axum::http::request::Parts;
 use jobs::{Decision, DecisionRequest, Gate, Verdict, apply_patch};
 use serde_json::Value;
-use service::{Caller, FieldError, Fields, OptionalJson, Parse, Path, Problem, Query, read};
+use service::{Caller, FieldError, Fields, Json, OptionalJson, Parse, Path, Problem, Query, read};
 use uuid::Uuid;
 
 use super::job::reason;
@@ -89,9 +88,9 @@ impl Parse for OpenRequest {
 pub(crate) async fn open(
     State(app): State<Arc<App>>,
     Query(OpenRequest { limit }): Query<OpenRequest>,
-) -> Result<Body<GatesView>, Problem> {
+) -> Result<Json<GatesView>, Problem> {
     let gates = ask(app.store.open_gates(limit)).await?;
-    Ok(Body(GatesView::of(gates)))
+    Ok(Json(GatesView::of(gates)))
 }
 
 /// List the gates that a job has reached, in order, every revision of each.
@@ -105,13 +104,13 @@ pub(crate) async fn open(
 pub(crate) async fn gates(
     State(app): State<Arc<App>>,
     JobId(id): JobId,
-) -> Result<Body<GatesView>, Problem> {
+) -> Result<Json<GatesView>, Problem> {
     let gates = ask(app.store.gates(id)).await?;
     if gates.is_empty() {
         // None reached, or no job: only reading again tells.
         app.job(id).await?;
     }
-    Ok(Body(GatesView::of(gates)))
+    Ok(Json(GatesView::of(gates)))
 }
 
 /// Approve a gate; the job goes on.
@@ -136,7 +135,7 @@ pub(crate) async fn approve(
     caller: Caller,
     GateName(id, name): GateName,
     OptionalJson(body): OptionalJson<DecisionBody>,
-) -> Result<Body<DecidedView>, Problem> {
+) -> Result<Json<DecidedView>, Problem> {
     let actor = caller.key_id.to_string();
     decide(&app, id, &name, Decision::Approve, &actor, body).await
 }
@@ -162,7 +161,7 @@ pub(crate) async fn reject(
     caller: Caller,
     GateName(id, name): GateName,
     OptionalJson(body): OptionalJson<DecisionBody>,
-) -> Result<Body<DecidedView>, Problem> {
+) -> Result<Json<DecidedView>, Problem> {
     let actor = caller.key_id.to_string();
     decide(&app, id, &name, Decision::Reject, &actor, body).await
 }
@@ -175,7 +174,7 @@ pub(super) async fn decide(
     decision: Decision,
     actor: &str,
     body: DecisionBody,
-) -> Result<Body<DecidedView>, Problem> {
+) -> Result<Json<DecidedView>, Problem> {
     let gate = gate(app, id, name).await?;
     let patched = match &body.patch {
         None => None,
@@ -208,7 +207,7 @@ pub(super) async fn decide(
         Verdict::Decided | Verdict::Counted => {
             let job = app.job(id).await?;
             let gate = self::gate(app, id, name).await?;
-            Ok(Body(DecidedView::of(job, gate)))
+            Ok(Json(DecidedView::of(job, gate)))
         }
         Verdict::NoJob => Err(no_such_job()),
         Verdict::NoGate => Err(no_such_gate()),

@@ -3,10 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use axum::Json;
 use axum::extract::State;
 use jobs::{Depth, Durations, HowOften, LastDone, Totals, Upkeep, Window};
-use service::Problem;
+use service::{Json, Problem};
 
 use super::views::{
     AlertView, DurationsView, HealthMetricsView, Instant, LastDoneView, QueueView, UnservedView,

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use axum::Json as Body;
 use axum::extract::State;
 use axum::http::StatusCode;
 use jobs::NewApiKey;
@@ -69,9 +68,9 @@ fn digest(text: &str) -> Result<[u8; 32], String> {
     tag = "keys",
     responses((status = 200, description = "The keys", body = KeysView)),
 )]
-pub(crate) async fn list(State(app): State<Arc<App>>) -> Result<Body<KeysView>, Problem> {
+pub(crate) async fn list(State(app): State<Arc<App>>) -> Result<Json<KeysView>, Problem> {
     let keys = ask(app.store.api_keys()).await?;
-    Ok(Body(KeysView {
+    Ok(Json(KeysView {
         keys: keys.into_iter().map(KeyView::from).collect(),
         failed_authentications: app.guard.failures().into(),
     }))
@@ -95,7 +94,7 @@ pub(crate) async fn create(
     State(app): State<Arc<App>>,
     caller: Caller,
     Json(request): Json<KeyRequest>,
-) -> Result<(StatusCode, Body<KeyView>), Problem> {
+) -> Result<(StatusCode, Json<KeyView>), Problem> {
     let new = NewApiKey {
         name: &request.name,
         digest: &request.digest,
@@ -104,7 +103,7 @@ pub(crate) async fn create(
     };
     let key = ask(app.store.add_api_key(new, &caller.key_id.to_string())).await?;
     tracing::info!(event = "key_made", key = key.id, scope = key.scope, actor = %caller.key_id);
-    Ok((StatusCode::CREATED, Body(key.into())))
+    Ok((StatusCode::CREATED, Json(key.into())))
 }
 
 /// Revoke a key for good. Other copies of the control plane may accept it for 5 seconds more.
@@ -123,7 +122,7 @@ pub(crate) async fn revoke(
     caller: Caller,
     Path(id): Path<String>,
     OptionalJson(()): OptionalJson<()>,
-) -> Result<Body<KeyView>, Problem> {
+) -> Result<Json<KeyView>, Problem> {
     let key = ask(app.store.revoke_api_key(&id, &caller.key_id.to_string())).await?;
     let key = key.ok_or_else(|| {
         Problem::not_found(
@@ -132,5 +131,5 @@ pub(crate) async fn revoke(
     })?;
     app.keys.forget_all();
     tracing::info!(event = "key_revoked", key = key.id, actor = %caller.key_id);
-    Ok(Body(key.into()))
+    Ok(Json(key.into()))
 }

@@ -4,12 +4,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Json as Body;
 use axum::extract::State;
 use axum::http::{HeaderName, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use jobs::{Decision, Gate};
-use service::{Caller, Fields, OptionalJson, Parse, Path, Problem, read};
+use service::{Caller, Fields, Json, OptionalJson, Parse, Path, Problem, read};
 
 use super::gates::{self, DecisionBody, GateName};
 use super::views::{LinkView, LinksRequestView, LinksView};
@@ -60,7 +59,7 @@ pub(crate) async fn make(
     caller: Caller,
     GateName(id, name): GateName,
     OptionalJson(LinksRequest { expires_in_seconds }): OptionalJson<LinksRequest>,
-) -> Result<Body<LinksView>, Problem> {
+) -> Result<Json<LinksView>, Problem> {
     let gate = gates::gate(&app, id, &name).await?;
     if gate.decided_at.is_some() {
         return Err(gates::decided_before(gate));
@@ -83,7 +82,7 @@ pub(crate) async fn make(
             expires_at,
         }
     };
-    Ok(Body(LinksView {
+    Ok(Json(LinksView {
         links: vec![link(Decision::Approve), link(Decision::Reject)],
     }))
 }
@@ -142,7 +141,7 @@ pub(crate) async fn decide(
         document_hash: Some(grant.document_hash.clone()),
         patch: None,
     };
-    let Body(decided) = gates::decide(
+    let Json(decided) = gates::decide(
         &app,
         grant.job_id,
         &grant.name,

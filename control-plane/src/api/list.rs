@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::extract::State;
 use jobs::{JobFilter, Status};
 use serde_json::{Value, json};
-use service::{FieldError, Fields, Parse, Problem, Query, read};
+use service::{FieldError, Fields, Json, Parse, Problem, Query, read};
 use time::OffsetDateTime;
 
 use super::new_job::{instant_within, name};
@@ -92,7 +92,7 @@ fn scope(filter: &JobFilter) -> String {
 pub(crate) async fn list(
     State(app): State<Arc<App>>,
     Query(ListRequest { mut filter, cursor }): Query<ListRequest>,
-) -> Result<axum::Json<JobListView>, Problem> {
+) -> Result<Json<JobListView>, Problem> {
     let scope = scope(&filter);
     filter.stall_after = app.config.stall_after;
     if let Some(cursor) = cursor {
@@ -106,7 +106,7 @@ pub(crate) async fn list(
         filter.before = Some(before.ok_or_else(|| Problem::invalid_fields(vec![wrong()]))?);
     }
     let page = ask(app.store.list(&filter)).await?;
-    Ok(axum::Json(JobListView {
+    Ok(Json(JobListView {
         jobs: page.jobs.into_iter().map(JobView::from).collect(),
         next_cursor: page.next.map(|last| app.cursors.sign(last, &scope)),
     }))

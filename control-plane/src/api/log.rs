@@ -9,7 +9,7 @@ use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream::unfold;
 use jobs::LogPage;
-use service::{Fields, Parse, Problem, Query, read};
+use service::{Fields, Json, Parse, Problem, Query, read};
 use uuid::Uuid;
 
 use super::frame::{Form, Unsent};
@@ -99,7 +99,7 @@ pub(crate) async fn log(
         Wanted::Ndjson => Ok(sent(app, id, after, first, Form::Ndjson, all)),
         Wanted::Page => {
             let view = lines(&app, id, after, first, limit.unwrap_or(LINES)).await?;
-            Ok(axum::Json(view).into_response())
+            Ok(Json(view).into_response())
         }
     }
 }

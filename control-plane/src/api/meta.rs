@@ -3,10 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use axum::Json;
 use axum::extract::State;
 use jobs::Runner;
-use service::{Flag, Problem};
+use service::{Flag, Json, Problem};
 
 use super::batch::MOST_JOBS;
 use super::list;

@@ -2,10 +2,9 @@
 
 use std::sync::Arc;
 
-use axum::Json as Body;
 use axum::extract::State;
 use axum::http::StatusCode;
-use service::{Fields, OptionalJson, Parse, Problem, read};
+use service::{Fields, Json, OptionalJson, Parse, Problem, read};
 use uuid::Uuid;
 
 use super::views::{NotionRetriedView, NotionRetryView, NotionView};
@@ -33,9 +32,9 @@ impl Parse for RetryRequest {
     tag = "notion",
     responses((status = 200, description = "How it fares", body = NotionView)),
 )]
-pub(crate) async fn health(State(app): State<Arc<App>>) -> Result<Body<NotionView>, Problem> {
+pub(crate) async fn health(State(app): State<Arc<App>>) -> Result<Json<NotionView>, Problem> {
     let health = ask(app.store.notion_health()).await?;
-    Ok(Body(NotionView::from(health)))
+    Ok(Json(NotionView::from(health)))
 }
 
 /// Publish again: everything that Notion has refused, or one job that has ended, whatever became of it, also one that ended
@@ -53,10 +52,10 @@ pub(crate) async fn health(State(app): State<Arc<App>>) -> Result<Body<NotionVie
 pub(crate) async fn retry(
     State(app): State<Arc<App>>,
     OptionalJson(request): OptionalJson<RetryRequest>,
-) -> Result<(StatusCode, Body<NotionRetriedView>), Problem> {
+) -> Result<(StatusCode, Json<NotionRetriedView>), Problem> {
     let retried = ask(app.store.retry_notion(request.job_id)).await?;
     let retried =
         retried.ok_or_else(|| Problem::not_found("There is no such job that has ended."))?;
     let retried = u64::from(retried.unsigned_abs());
-    Ok((StatusCode::ACCEPTED, Body(NotionRetriedView { retried })))
+    Ok((StatusCode::ACCEPTED, Json(NotionRetriedView { retried })))
 }

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use axum::Json as Body;
 use axum::extract::State;
 use jobs::{RetryFilter, Status};
 use service::{Caller, Fields, Json, Parse, Problem, read};
@@ -84,7 +83,7 @@ pub(crate) async fn replay(
     State(app): State<Arc<App>>,
     caller: Caller,
     Json(request): Json<ReplayRequest>,
-) -> Result<Body<ReplayView>, Problem> {
+) -> Result<Json<ReplayView>, Problem> {
     let ReplayRequest {
         filter,
         dry_run,
@@ -106,7 +105,7 @@ pub(crate) async fn replay(
         }
         retried += i64::try_from(page).unwrap_or(most);
     }
-    Ok(Body(ReplayView {
+    Ok(Json(ReplayView {
         matched: matched.count,
         retried,
     }))

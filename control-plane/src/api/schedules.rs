@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use axum::Json as Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -25,7 +24,7 @@ use crate::app::{App, ask};
 /// The schedule with its revision as its `ETag`.
 fn answer(status: StatusCode, schedule: Schedule) -> Response {
     let tag = HeaderValue::from_str(&format!("\"{}\"", schedule.revision));
-    let mut response = (status, Body(ScheduleView::from(schedule))).into_response();
+    let mut response = (status, Json(ScheduleView::from(schedule))).into_response();
     if let Ok(tag) = tag {
         response.headers_mut().insert(header::ETAG, tag);
     }
@@ -46,10 +45,10 @@ fn answer(status: StatusCode, schedule: Schedule) -> Response {
 pub(crate) async fn list(
     State(app): State<Arc<App>>,
     Query(SchedulesRequest { limit, cursor }): Query<SchedulesRequest>,
-) -> Result<Body<SchedulesView>, Problem> {
+) -> Result<Json<SchedulesView>, Problem> {
     let after = cursor.map(String::from).unwrap_or_default();
     let page = ask(app.store.schedules(&after, limit)).await?;
-    Ok(Body(SchedulesView {
+    Ok(Json(SchedulesView {
         next_cursor: page.next.map(String::from),
         schedules: page.schedules.into_iter().map(ScheduleView::from).collect(),
     }))
@@ -219,7 +218,7 @@ pub(crate) async fn fire(
     caller: Caller,
     Named(name): Named,
     OptionalJson(Reason(reason)): OptionalJson<Reason>,
-) -> Result<(StatusCode, Body<HandFiredView>), Problem> {
+) -> Result<(StatusCode, Json<HandFiredView>), Problem> {
     let schedule = ask(app.store.schedule(&name))
         .await?
         .ok_or_else(no_such_schedule)?;
@@ -228,7 +227,7 @@ pub(crate) async fn fire(
     let fired = ask(app.store.fire_by_hand(&name, &actor, reason.as_deref())).await?;
     let job_id = fired.ok_or_else(no_such_schedule)?;
     let job = app.job(job_id).await?.into();
-    Ok((StatusCode::ACCEPTED, Body(HandFiredView { job_id, job })))
+    Ok((StatusCode::ACCEPTED, Json(HandFiredView { job_id, job })))
 }
 
 /// Pause a schedule, with who and why; its instants are recorded as paused until it is resumed.
@@ -290,7 +289,7 @@ pub(crate) async fn fires(
     State(app): State<Arc<App>>,
     Named(name): Named,
     Query(request): Query<FiresRequest>,
-) -> Result<Body<FiresView>, Problem> {
+) -> Result<Json<FiresView>, Problem> {
     let page = app
         .store
         .fires(&name, request.outcome, request.cursor, request.limit);
@@ -301,7 +300,7 @@ pub(crate) async fn fires(
             .await?
             .ok_or_else(no_such_schedule)?;
     }
-    Ok(Body(FiresView::new(page)))
+    Ok(Json(FiresView::new(page)))
 }
 
 /// Read when a schedule fires next.
@@ -320,7 +319,7 @@ pub(crate) async fn next(
     State(app): State<Arc<App>>,
     Named(name): Named,
     Query(NextRequest { count, after }): Query<NextRequest>,
-) -> Result<Body<InstantsView>, Problem> {
+) -> Result<Json<InstantsView>, Problem> {
     let schedule = ask(app.store.schedule(&name))
         .await?
         .ok_or_else(no_such_schedule)?;
@@ -339,7 +338,7 @@ pub(crate) async fn next(
 pub(crate) async fn preview(
     State(app): State<Arc<App>>,
     Json(request): Json<PreviewRequest>,
-) -> Result<Body<InstantsView>, Problem> {
+) -> Result<Json<InstantsView>, Problem> {
     let PreviewRequest {
         cron,
         timezone,
@@ -355,7 +354,7 @@ async fn instants(
     timezone: String,
     count: usize,
     after: Option<OffsetDateTime>,
-) -> Result<Body<InstantsView>, Problem> {
+) -> Result<Json<InstantsView>, Problem> {
     let grid = Grid::new(&cron, &timezone);
     let grid =
         grid.map_err(|why| Problem::unprocessable(format!("The schedule cannot fire: {why}.")))?;
@@ -371,7 +370,7 @@ async fn instants(
         instants.push(InstantView { instant, local });
         from = instant;
     }
-    Ok(Body(InstantsView {
+    Ok(Json(InstantsView {
         description: grid.description(),
         cron,
         timezone,

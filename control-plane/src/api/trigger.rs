@@ -224,7 +224,7 @@ fn answer(job: Job, outcome: TriggerOutcome) -> Response {
         job: JobView::from(job),
         trigger: TriggerView { outcome },
     };
-    (StatusCode::ACCEPTED, location, axum::Json(body)).into_response()
+    (StatusCode::ACCEPTED, location, Json(body)).into_response()
 }
 
 #[cfg(test)]

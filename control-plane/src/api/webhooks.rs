@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use axum::Json as Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -23,7 +22,7 @@ use crate::app::{App, ask};
 /// The endpoint with its revision as its `ETag`.
 fn answer(status: StatusCode, webhook: Webhook) -> Response {
     let tag = HeaderValue::from_str(&format!("\"{}\"", webhook.revision));
-    let mut response = (status, Body(WebhookView::from(webhook))).into_response();
+    let mut response = (status, Json(WebhookView::from(webhook))).into_response();
     if let Ok(tag) = tag {
         response.headers_mut().insert(header::ETAG, tag);
     }
@@ -55,10 +54,10 @@ fn check_address(app: &App, terms: &WebhookTerms) -> Result<(), Problem> {
 pub(crate) async fn list(
     State(app): State<Arc<App>>,
     Query(WebhooksRequest { limit, cursor }): Query<WebhooksRequest>,
-) -> Result<Body<WebhooksView>, Problem> {
+) -> Result<Json<WebhooksView>, Problem> {
     let after = cursor.map(String::from).unwrap_or_default();
     let page = ask(app.store.webhooks(&after, limit)).await?;
-    Ok(Body(WebhooksView {
+    Ok(Json(WebhooksView {
         next_cursor: page.next.map(String::from),
         webhooks: page.webhooks.into_iter().map(WebhookView::from).collect(),
     }))
@@ -277,9 +276,9 @@ pub(crate) async fn ping(
     caller: Caller,
     NamedWebhook(name): NamedWebhook,
     OptionalJson(()): OptionalJson<()>,
-) -> Result<(StatusCode, Body<PingView>), Problem> {
+) -> Result<(StatusCode, Json<PingView>), Problem> {
     let actor = caller.key_id.to_string();
     let pinged = ask(app.store.ping_webhook(&name, &actor)).await?;
     let delivery_id = pinged.ok_or_else(no_such_webhook)?;
-    Ok((StatusCode::ACCEPTED, Body(PingView { delivery_id })))
+    Ok((StatusCode::ACCEPTED, Json(PingView { delivery_id })))
 }

@@ -2,9 +2,8 @@
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::extract::State;
-use service::{Flag, Problem};
+use service::{Flag, Json, Problem};
 
 use super::params::JobId;
 use super::views::{WhyReasonView, WhyView};

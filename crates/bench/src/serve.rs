@@ -197,7 +197,7 @@ async fn pool(url: &str, connections: u32) -> Result<PgPool> {
         .await?)
 }
 
-/// Requests that wait at most.
+/// Requests that wait at most, and go together at most.
 const MOST_AT_ONCE: usize = 500;
 
 /// A payload to record, and whom to tell.
@@ -221,10 +221,10 @@ async fn insert_groups(pool: PgPool, mut take: mpsc::Receiver<Wish>) {
 
 async fn insert_with_others(
     State(give): State<mpsc::Sender<Wish>>,
-    Json(mut body): Json<Value>,
+    Json(body): Json<Value>,
 ) -> (StatusCode, Json<Value>) {
     let (tell, told) = oneshot::channel();
-    if give.send((body["payload"].take(), tell)).await.is_err() {
+    if give.send((body["payload"].clone(), tell)).await.is_err() {
         return (StatusCode::SERVICE_UNAVAILABLE, Json(Value::Null));
     }
     let status = told.await.unwrap_or(StatusCode::SERVICE_UNAVAILABLE);

@@ -15,16 +15,16 @@ use crate::user::ServerUser;
 /// How often a condition is looked at again.
 pub(crate) const PAUSE: Duration = Duration::from_millis(5);
 
-/// Makes a directory that only `user` may use, or proves that the one that is there is such a directory.
+/// Makes a directory that only `user` may use, or proves that the one that is there is such a directory. One of ours that is
+/// private and empty becomes one.
 pub(crate) fn private_directory(path: &Path, user: &ServerUser) -> Result<(), Error> {
     match DirBuilder::new().mode(0o700).create(path) {
         Ok(()) => {}
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
         Err(error) => return Err(Error::io("make the directory", path)(error)),
     }
-    if user.is_someone_else() && is_new_and_ours(path)? {
-        std::os::unix::fs::lchown(path, Some(user.uid), Some(user.gid))
-            .map_err(Error::io("hand over", path))?;
+    if user.is_someone_else() {
+        hand_over(path, user)?;
     }
     let found = fs::symlink_metadata(path).map_err(Error::io("look at", path))?;
     let problem = if !found.is_dir() {
@@ -46,15 +46,34 @@ pub(crate) fn private_directory(path: &Path, user: &ServerUser) -> Result<(), Er
     })
 }
 
-/// Whether nobody has used a directory of ours yet: we made it, or a process like us that has not handed it over
-/// yet, or died before it could.
-fn is_new_and_ours(path: &Path) -> Result<bool, Error> {
-    let found = fs::symlink_metadata(path).map_err(Error::io("look at", path))?;
-    if !found.is_dir() || found.uid() != rustix::process::geteuid().as_raw() {
-        return Ok(false);
+/// Gives a directory away that is ours, private and empty: we made it, or a process like us that has not handed it over yet,
+/// or died before it could. Any other stays as it is.
+fn hand_over(path: &Path, user: &ServerUser) -> Result<(), Error> {
+    // By its descriptor, so that what was looked at is what is given.
+    let Ok(directory) = OpenOptions::new()
+        .read(true)
+        .custom_flags(no_follow() | OFlags::DIRECTORY.bits().cast_signed())
+        .open(path)
+    else {
+        return Ok(()); // Whoever may not use it hears so by what it is.
+    };
+    let found = directory.metadata().map_err(Error::io("look at", path))?;
+    let is_ours = found.uid() == rustix::process::geteuid().as_raw();
+    if !is_ours || found.mode() & 0o077 != 0 {
+        return Ok(());
     }
-    let mut inside = fs::read_dir(path).map_err(Error::io("look into", path))?;
-    Ok(inside.next().is_none())
+    let listed = rustix::fs::Dir::read_from(&directory)
+        .map_err(io::Error::from)
+        .map_err(Error::io("look into", path))?;
+    let is_used = listed.flatten().any(|entry| {
+        let name = entry.file_name().to_bytes();
+        name != b"." && name != b".."
+    });
+    if is_used {
+        return Ok(());
+    }
+    std::os::unix::fs::fchown(&directory, Some(user.uid), Some(user.gid))
+        .map_err(Error::io("hand over", path))
 }
 
 /// Makes a directory and what is missing above it, all of which everybody may enter.
@@ -214,12 +233,16 @@ mod tests {
         }
         fs::write(used.join("file"), "").expect("written");
         private_directory(&empty, &user).expect("handed over");
+        let open = temp.path().join("open");
+        open_directory(&open).expect("made");
+        private_directory(&open, &user).expect_err("it is not private");
         let owner = |path| fs::symlink_metadata(path).expect("it is there").uid();
         assert_eq!(owner(&empty), user.uid);
         let ours = rustix::process::geteuid().as_raw();
         let result = private_directory(&used, &user);
         assert_eq!(result.is_ok(), user.uid == ours, "{result:?}");
         assert_eq!(owner(&used), ours);
+        assert_eq!(owner(&open), ours, "what is refused stays as it was");
     }
 
     #[test]

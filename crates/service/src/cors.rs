@@ -150,10 +150,20 @@ mod tests {
     }
 
     async fn ask(cors: Option<&Cors>, method: &str, origin: &str) -> Response {
-        let app: Router = Router::new().route("/", get(|| async { "hello" }));
+        ask_at(cors, method, "/", origin).await
+    }
+
+    async fn broken() -> &'static str {
+        panic!("a handler with a mistake")
+    }
+
+    async fn ask_at(cors: Option<&Cors>, method: &str, path: &str, origin: &str) -> Response {
+        let app: Router = Router::new()
+            .route("/", get(|| async { "hello" }))
+            .route("/broken", get(broken));
         let request = Request::builder()
             .method(method)
-            .uri("/")
+            .uri(path)
             .header(header::ORIGIN, origin)
             .header(header::ACCESS_CONTROL_REQUEST_METHOD, "GET")
             .body(Body::empty())
@@ -203,6 +213,14 @@ mod tests {
             let response = ask(listed.as_ref(), method, "https://a.example.evil").await;
             assert_eq!(allowed(&response), None, "{method}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_page_of_another_origin_may_read_that_a_handler_broke() {
+        let any = cors(&[("CORS_ENABLED", "1")]).expect("right");
+        let response = ask_at(any.as_ref(), "GET", "/broken", "https://a.example").await;
+        assert_eq!(response.status(), 500);
+        assert_eq!(allowed(&response), Some("*"));
     }
 
     #[tokio::test]

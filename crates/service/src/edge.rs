@@ -37,6 +37,7 @@ pub fn wear<S: Clone + Send + Sync + 'static>(
     let router = match cors {
         // The layer takes every OPTIONS for a preflight and answers it, past the guard; only a true one may have that.
         Some(cors) => router
+            // Below CORS too, so that a page of another origin may read the 500.
             .layer(around(from_fn(catch_panic)))
             .layer(around(from_fn(show_method)))
             .layer(cors.layer())

@@ -33,7 +33,8 @@ pub(crate) struct UploadLimit {
 /// What stands in an upload beside its files: their headers, the boundaries.
 const AROUND_FILES: u64 = 64 * 1024;
 
-/// What a request to a router may cost. Asked in this order: a place among the others (429), time (408), bytes (413).
+/// What a request to a router may cost. Who finds no place among the others is told so first (429), then who says that it is
+/// too long (413); then the clock runs (408), also while bytes are counted (413).
 #[derive(Debug, Clone)]
 pub struct Limits {
     json: u64,
@@ -62,7 +63,7 @@ impl Limits {
         self
     }
 
-    /// Lets a request take this long until its answer begins; over it, 408, and its work is dropped.
+    /// Lets a request take this long until its answer begins, whatever its body; over it, 408, and its work is dropped.
     #[must_use]
     pub fn with_timeout(mut self, limit: Duration) -> Self {
         self.time = Some(limit);
@@ -70,7 +71,7 @@ impl Limits {
         self
     }
 
-    /// Lets a request with a multipart body take another time.
+    /// Lets a request with a multipart body take another time; said after [`Limits::with_timeout`].
     #[must_use]
     pub fn with_upload_timeout(mut self, limit: Duration) -> Self {
         self.upload_time = Some(limit);

@@ -4,14 +4,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use jobs::{Name, NewJob, Status, StoreError};
 use serde_json::{Map, Value};
 use service::trace::Caused;
-use service::{Caller, FieldError, Fields, Flag, Parse, Problem, read};
+use service::{Caller, FieldError, Fields, Flag, Json, Parse, Problem, read};
 use uuid::Uuid;
 
 use crate::app::App;

@@ -1,5 +1,5 @@
 //! Creates over HTTP: the product's control plane beside a bare server that inserts one row a request, beside one that writes
-//! the product's rows and events by raw SQL and as many at once as there are, which is the ceiling, and beside one that records
+//! the product's rows and events by raw SQL, in one statement at a time with all that wait, and beside one that records
 //! nothing, which is what HTTP and the load take of the machine.
 
 use super::Run;

@@ -156,9 +156,7 @@ impl Pool {
 
     async fn lend(&self) -> Result<Connection, Error> {
         let pool = self.current();
-        if pool.num_idle() == 0 {
-            self.inner.returning.one().await;
-        }
+        let _promise = self.inner.returning.idle_one(&pool).await;
         match pool.acquire().await {
             Ok(raw) => {
                 *self.failing_since() = None;
@@ -374,6 +372,26 @@ mod tests {
         drop(pool.begin().await.expect("a transaction"));
         assert!(works(&pool).await);
         assert_eq!(pool.current().size(), 1);
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn two_who_use_it_at_once_need_no_more_connections_than_two() {
+        let database = database("empty", async |_| Ok(()))
+            .await
+            .expect("a database");
+        let options = StoreOptions::new(database.url.clone(), 10, "pool tests");
+        let pool = Pool::new(database.url.parse().expect("an address"), &options);
+        let mut users = tokio::task::JoinSet::new();
+        for _ in 0..2 {
+            let pool = pool.clone();
+            users.spawn(async move {
+                for _ in 0..200 {
+                    assert!(works(&pool).await);
+                }
+            });
+        }
+        users.join_all().await;
+        assert_eq!(pool.current().size(), 2);
     }
 
     #[tokio::test]

@@ -69,8 +69,8 @@ impl Store {
         self.submit_with(new, &Inputs::default(), created_by).await
     }
 
-    /// As [`Store::submit_quietly`], and gives the job the files that were uploaded for it, in the same statement, which it
-    /// then shares with no other.
+    /// As [`Store::submit_quietly`], and gives the job the files that were uploaded for it, in the same transaction, which it
+    /// then shares with no other job.
     ///
     /// # Errors
     /// As [`Store::submit`]; files that no job was recorded for are left to [`Store::discard_files`] or the sweep.

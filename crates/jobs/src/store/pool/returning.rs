@@ -5,14 +5,15 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use sqlx::PgPool;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::Connection;
 
-/// A healthy connection is back sooner than a new one is open.
-const NEAR: Duration = Duration::from_millis(5);
+/// What a healthy connection needs to come back at the most; to open a new one takes several times as long.
+const NEAR: Duration = Duration::from_millis(100);
 
 /// The connections that are under way; dropping it closes them.
 #[derive(Debug, Default)]
@@ -24,7 +25,19 @@ pub(super) struct Returning {
 #[derive(Debug, Default)]
 struct State {
     under_way: AtomicUsize,
-    one_came: Notify,
+    /// How many idle ones somebody is about to take.
+    spoken_for: AtomicUsize,
+    changed: Notify,
+}
+
+/// The right to one idle connection, until it is taken.
+pub(super) struct Promise(Arc<State>);
+
+impl Drop for Promise {
+    fn drop(&mut self) {
+        self.0.spoken_for.fetch_sub(1, Ordering::SeqCst);
+        self.0.changed.notify_waiters();
+    }
 }
 
 /// One that is under way; dropping it tells those who wait.
@@ -40,7 +53,7 @@ impl Passage {
 impl Drop for Passage {
     fn drop(&mut self) {
         self.0.under_way.fetch_sub(1, Ordering::SeqCst);
-        self.0.one_came.notify_waiters();
+        self.0.changed.notify_waiters();
     }
 }
 
@@ -56,12 +69,36 @@ impl Returning {
         });
     }
 
-    /// Ends when one has come back or is late; at once where none is under way.
-    pub(super) async fn one(&self) {
-        let came = self.state.one_came.notified();
-        if self.state.under_way.load(Ordering::SeqCst) > 0 {
-            // Then another one is taken, or opened.
-            let _ = timeout(NEAR, came).await;
+    /// Waits while no connection is idle and one is under way, as long as such a one may need: so nobody opens one for want of
+    /// one that is about to come. Gives the right to an idle one, or `None` where there is none to be had so.
+    pub(super) async fn idle_one(&self, pool: &PgPool) -> Option<Promise> {
+        let promised = async {
+            loop {
+                let changed = self.state.changed.notified();
+                let promise = self.promise(pool);
+                // With all of them open sqlx opens none, and lets whoever asks wait its turn.
+                let is_full = pool.size() >= pool.options().get_max_connections();
+                let none_comes = self.state.under_way.load(Ordering::SeqCst) == 0;
+                if promise.is_some() || is_full || none_comes {
+                    return promise;
+                }
+                changed.await;
+            }
+        };
+        // Late, another one is taken or opened.
+        timeout(NEAR, promised).await.ok().flatten()
+    }
+
+    fn promise(&self, pool: &PgPool) -> Option<Promise> {
+        let spoken_for = &self.state.spoken_for;
+        let mut count = spoken_for.load(Ordering::SeqCst);
+        while pool.num_idle() > count {
+            match spoken_for.compare_exchange(count, count + 1, Ordering::SeqCst, Ordering::SeqCst)
+            {
+                Ok(_) => return Some(Promise(Arc::clone(&self.state))),
+                Err(now) => count = now,
+            }
         }
+        None
     }
 }
