@@ -11,6 +11,7 @@ pub mod scale;
 pub mod seed;
 pub mod serve;
 pub mod stats;
+pub mod store;
 pub mod workloads;
 
 /// Whatever goes wrong ends the run; nobody sorts it out.

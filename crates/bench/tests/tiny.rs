@@ -10,7 +10,7 @@ use bench::report::{BASE, PRODUCT, Report};
 use bench::scale::Scale;
 use bench::workloads::drain::{drained_by_product, prepared};
 use bench::workloads::{Run, Workload};
-use bench::{raw, seed};
+use bench::{raw, seed, store};
 use local_postgres::Mode;
 
 async fn report(workload: Workload) -> Report {
@@ -53,7 +53,11 @@ async fn the_product_and_raw_sql_write_the_same_rows_and_events() {
     raw::work(&base.pool, 50, std::sync::Arc::default())
         .await
         .expect("worked");
-    for database in [product, base] {
+    let statements = prepared(&bench, Schema::Product, 50, 10)
+        .await
+        .expect("a database");
+    store::work(&statements.url, 50).await.expect("worked");
+    for database in [product, base, statements] {
         let counts = seed::counts(&database.pool).await.expect("counts");
         assert_eq!(counts, (60, 180), "60 jobs with three events each");
         assert!(
@@ -130,6 +134,7 @@ async fn latency() {
     let report = report(Workload::Latency).await;
     for metric in [
         "idle, one commit alone, p50",
+        "idle, one claim alone, p50",
         "idle, library, p50",
         "idle, library, p50 with groups, of without",
         "idle, SQL and notify, p50",

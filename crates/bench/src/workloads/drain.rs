@@ -12,7 +12,10 @@ use crate::cluster::{Bench, Database, Schema};
 use crate::noop::NoopRunner;
 use crate::raw;
 use crate::report::{BASE, PRODUCT, Place, Unit};
-use crate::seed;
+use crate::{seed, store};
+
+/// The product's claims and finishes without its runner.
+const STATEMENTS: &str = "statements alone";
 
 /// Runs the workload for each size.
 ///
@@ -25,7 +28,15 @@ pub async fn run(run: &mut Run<'_>) -> Result<()> {
             round,
         };
         for &jobs in &run.scale.drains {
-            round_of(run, place, &format!("{jobs} jobs"), jobs, 0).await?;
+            let metric = format!("{jobs} jobs");
+            round_of(run, place, &metric, jobs, 0).await?;
+            let database = prepared(run.bench, Schema::Product, jobs, 0).await?;
+            let begun = Instant::now();
+            timeout(PATIENCE, store::work(&database.url, jobs)).await??;
+            let rate = jobs as f64 / begun.elapsed().as_secs_f64();
+            run.bench.remove(database).await?;
+            run.report
+                .keep(place, &metric, STATEMENTS, rate, Unit::PerSecond);
         }
     }
     Ok(())

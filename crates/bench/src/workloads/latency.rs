@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use jobs::{NewJob, Store, StoreOptions};
+use jobs::{ClaimRequest, NewJob, RunnerIdentity, Store, StoreOptions, TypeTerms};
 use serde_json::json;
 use sqlx::PgPool;
 use tokio::task::JoinSet;
@@ -19,6 +19,8 @@ use crate::seed;
 use crate::serve::{Served, Service};
 use crate::stats::percentile;
 
+/// A job type that no runner takes.
+const ALONE: &str = "alone";
 /// Between two probes.
 const PAUSE: Duration = Duration::from_millis(10);
 /// How often a load is fed.
@@ -47,6 +49,8 @@ pub async fn run(run: &mut Run<'_>) -> Result<()> {
         let store = Store::new(&StoreOptions::new(database.url.clone(), 4, "bench"))?;
         let taken = commits(&database.pool, probes).await?;
         keep(run, place, "idle, one commit alone", &taken);
+        let taken = claims(&store, probes).await?;
+        keep(run, place, "idle, one claim alone", &taken);
         let taken = by_library(&mut runner, &store, probes).await?;
         keep(run, place, "idle, library", &taken);
         grouped_and_not(run, place, &mut runner, &store).await?;
@@ -162,6 +166,34 @@ async fn commits(pool: &PgPool, probes: usize) -> Result<Vec<f64>> {
         sqlx::query("insert into bench_commits values (1)")
             .execute(pool)
             .await?;
+        taken.push(begun.elapsed().as_secs_f64() * 1000.0);
+        tokio::time::sleep(PAUSE).await;
+    }
+    Ok(taken)
+}
+
+/// What the claim of one job takes, with its commit: of a type that the runner leaves alone.
+async fn claims(store: &Store, probes: usize) -> Result<Vec<f64>> {
+    let runner = RunnerIdentity {
+        id: "bench".to_owned(),
+        boot_id: service::ids::uuid_v7(),
+    };
+    let types = [TypeTerms::new(ALONE.parse()?)];
+    let mut taken = Vec::new();
+    for id in 0..probes {
+        let job = NewJob::new(ALONE.parse()?, json!({"id": id}));
+        store.submit_quietly(job, "bench").await?;
+        let begun = Instant::now();
+        let request = ClaimRequest {
+            runner: &runner,
+            types: &types,
+            lease: PATIENCE,
+            at_work: 0,
+            stages: false,
+        };
+        if store.claim_due(request, 1).await?.len() != 1 {
+            return Err("a job that was there was not claimed".into());
+        }
         taken.push(begun.elapsed().as_secs_f64() * 1000.0);
         tokio::time::sleep(PAUSE).await;
     }
