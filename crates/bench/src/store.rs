@@ -5,16 +5,21 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use jobs::{ClaimRequest, Lease, Outcome, RunnerIdentity, Store, StoreOptions, TypeTerms};
+use jobs::{
+    ClaimRequest, Lease, LeasedJob, Outcome, RunnerIdentity, Store, StoreOptions, TypeTerms,
+};
 use serde_json::Value;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use crate::Result;
 use crate::seed::NOOP;
+use crate::workloads::PATIENCE;
 
 /// So many jobs a claim, and at most so many a finish, as in [`crate::raw`].
 const BATCH: usize = 500;
+/// Longer than any run: nobody renews it.
+const LEASE: Duration = PATIENCE;
 
 /// Claims and finishes until `target` jobs are finished.
 ///
@@ -24,7 +29,8 @@ pub async fn work(url: &str, target: u64) -> Result<()> {
     let store = Store::new(&StoreOptions::new(url.to_owned(), 4, "bench"))?;
     let (give, take) = mpsc::channel(BATCH * 2);
     let mut claiming = JoinSet::new();
-    claiming.spawn(claim(store.clone(), give));
+    let claimant = Claimant::new(store.clone(), NOOP)?;
+    claiming.spawn(claim(claimant, give));
     tokio::select! {
         finished = finish(&store, take, target) => finished?,
         Some(ended) = claiming.join_next() => ended??,
@@ -34,21 +40,50 @@ pub async fn work(url: &str, target: u64) -> Result<()> {
     Ok(())
 }
 
-async fn claim(store: Store, give: mpsc::Sender<Lease>) -> Result<()> {
-    let runner = RunnerIdentity {
-        id: "bench".to_owned(),
-        boot_id: service::ids::uuid_v7(),
-    };
-    let types = [TypeTerms::new(NOOP.parse()?)];
-    loop {
+/// Who claims jobs of one type, and is no runner.
+#[derive(Debug)]
+pub struct Claimant {
+    store: Store,
+    runner: RunnerIdentity,
+    types: [TypeTerms; 1],
+}
+
+impl Claimant {
+    /// One that has claimed nothing yet.
+    ///
+    /// # Errors
+    /// When that is no job type.
+    pub fn new(store: Store, job_type: &str) -> Result<Self> {
+        Ok(Self {
+            store,
+            runner: RunnerIdentity {
+                id: "bench".to_owned(),
+                boot_id: service::ids::uuid_v7(),
+            },
+            types: [TypeTerms::new(job_type.parse()?)],
+        })
+    }
+
+    /// Claims up to so many jobs, beside those that it has at work.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn claim(&self, at_work: usize, most: usize) -> Result<Vec<LeasedJob>> {
         let request = ClaimRequest {
-            runner: &runner,
-            types: &types,
-            lease: Duration::from_secs(30),
-            at_work: BATCH * 2 - give.capacity(),
+            runner: &self.runner,
+            types: &self.types,
+            lease: LEASE,
+            at_work,
             stages: false,
         };
-        let claimed = store.claim_due(request, i64::try_from(BATCH)?).await?;
+        Ok(self.store.claim_due(request, i64::try_from(most)?).await?)
+    }
+}
+
+async fn claim(claimant: Claimant, give: mpsc::Sender<Lease>) -> Result<()> {
+    loop {
+        let at_work = BATCH * 2 - give.capacity();
+        let claimed = claimant.claim(at_work, BATCH).await?;
         if claimed.is_empty() {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }

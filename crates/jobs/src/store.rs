@@ -43,6 +43,7 @@ mod stages;
 mod submit;
 mod sweep;
 mod take;
+mod tasks;
 mod triggers;
 mod turns;
 mod verify;

@@ -31,9 +31,8 @@ pub async fn run(run: &mut Run<'_>) -> Result<()> {
             let metric = format!("{jobs} jobs");
             round_of(run, place, &metric, jobs, 0).await?;
             let database = prepared(run.bench, Schema::Product, jobs, 0).await?;
-            let begun = Instant::now();
-            timeout(PATIENCE, store::work(&database.url, jobs)).await??;
-            let rate = jobs as f64 / begun.elapsed().as_secs_f64();
+            let taken = timed(store::work(&database.url, jobs)).await?;
+            let rate = jobs as f64 / taken.as_secs_f64();
             run.bench.remove(database).await?;
             run.report
                 .keep(place, &metric, STATEMENTS, rate, Unit::PerSecond);
@@ -118,18 +117,16 @@ pub async fn prepared(bench: &Bench, schema: Schema, jobs: u64, retained: u64) -
 
 async fn rate(database: &Database, schema: Schema, jobs: u64) -> Result<f64> {
     let seconds = match schema {
-        Schema::Raw => {
-            let begun = Instant::now();
-            timeout(
-                PATIENCE,
-                raw::work(&database.pool, jobs, Arc::new(AtomicU64::new(0))),
-            )
-            .await??;
-            begun.elapsed()
-        }
+        Schema::Raw => timed(raw::work(&database.pool, jobs, Arc::new(AtomicU64::new(0)))).await?,
         Schema::Product | Schema::Empty => drained_by_product(database, jobs).await?,
     };
     Ok(jobs as f64 / seconds.as_secs_f64())
+}
+
+async fn timed(work: impl Future<Output = Result<()>>) -> Result<Duration> {
+    let begun = Instant::now();
+    timeout(PATIENCE, work).await??;
+    Ok(begun.elapsed())
 }
 
 /// How long a runner takes, from the moment that it serves until nothing is left in the database.

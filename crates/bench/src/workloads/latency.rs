@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use jobs::{ClaimRequest, NewJob, RunnerIdentity, Store, StoreOptions, TypeTerms};
+use jobs::{NewJob, Store, StoreOptions};
 use serde_json::json;
 use sqlx::PgPool;
 use tokio::task::JoinSet;
@@ -18,6 +18,7 @@ use crate::report::{PRODUCT, Place, Unit};
 use crate::seed;
 use crate::serve::{Served, Service};
 use crate::stats::percentile;
+use crate::store::Claimant;
 
 /// A job type that no runner takes.
 const ALONE: &str = "alone";
@@ -174,24 +175,13 @@ async fn commits(pool: &PgPool, probes: usize) -> Result<Vec<f64>> {
 
 /// What the claim of one job takes, with its commit: of a type that the runner leaves alone.
 async fn claims(store: &Store, probes: usize) -> Result<Vec<f64>> {
-    let runner = RunnerIdentity {
-        id: "bench".to_owned(),
-        boot_id: service::ids::uuid_v7(),
-    };
-    let types = [TypeTerms::new(ALONE.parse()?)];
+    let claimant = Claimant::new(store.clone(), ALONE)?;
     let mut taken = Vec::new();
     for id in 0..probes {
         let job = NewJob::new(ALONE.parse()?, json!({"id": id}));
         store.submit_quietly(job, "bench").await?;
         let begun = Instant::now();
-        let request = ClaimRequest {
-            runner: &runner,
-            types: &types,
-            lease: PATIENCE,
-            at_work: 0,
-            stages: false,
-        };
-        if store.claim_due(request, 1).await?.len() != 1 {
+        if claimant.claim(0, 1).await?.len() != 1 {
             return Err("a job that was there was not claimed".into());
         }
         taken.push(begun.elapsed().as_secs_f64() * 1000.0);

@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use tokio::sync::oneshot;
-use tokio::task::JoinSet;
 use tokio::time::Instant;
+
+use super::tasks::Tasks;
 
 /// So many go into one statement at most.
 pub(super) const MOST: usize = 500;
@@ -64,7 +65,7 @@ pub(super) struct Group<Asked, Answer> {
     lanes: Lanes,
     state: Arc<Mutex<State<Asked, Answer>>>,
     /// The groups under way. They are nobody else's: a caller who waits no longer must not cut off the others of its group.
-    tasks: Arc<Mutex<JoinSet<()>>>,
+    tasks: Arc<Tasks>,
 }
 
 impl<Asked, Answer> fmt::Debug for Group<Asked, Answer> {
@@ -141,22 +142,16 @@ impl<Asked: Send + 'static, Answer: Send + 'static> Group<Asked, Answer> {
             state.open += 1;
             drop(state);
             let lane = Lane::new(self.lanes, &self.state);
-            self.spawn(serve(lane, settle()));
+            self.tasks.spawn(serve(lane, settle()));
         } else if let Crowd::HalfUnderWay { patience } = self.lanes.crowd
             && !state.is_watched
         {
             state.is_watched = true;
             drop(state);
             let watch = Watch::new(&self.state);
-            self.spawn(watch.keep(self.lanes, patience, settle()));
+            self.tasks.spawn(watch.keep(self.lanes, patience, settle()));
         }
         told
-    }
-
-    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        let mut tasks = lock(&self.tasks);
-        while tasks.try_join_next().is_some() {}
-        tasks.spawn(task);
     }
 }
 
@@ -320,6 +315,7 @@ fn lock<T>(held: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use tokio::sync::Semaphore;
+    use tokio::task::JoinSet;
 
     use super::*;
 

@@ -329,13 +329,13 @@ mod tests {
 
     use super::*;
 
-    async fn pool() -> (Pool, TestDatabase) {
+    async fn pool(max_connections: u32) -> (Pool, TestDatabase) {
         let database = database("empty", async |_| Ok(()))
             .await
             .expect("a database");
         let options = StoreOptions {
             acquire_timeout: Duration::from_millis(300),
-            ..StoreOptions::new(database.url.clone(), 2, "pool tests")
+            ..StoreOptions::new(database.url.clone(), max_connections, "pool tests")
         };
         let connect = database.url.parse().expect("an address");
         (Pool::new(connect, &options), database)
@@ -347,7 +347,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_pool_that_has_lost_its_connections_for_long_is_replaced() {
-        let (pool, _database) = pool().await;
+        let (pool, _database) = pool(2).await;
         for _ in 0..2 {
             let _leaked = pool.current().acquire().await.expect("one").leak();
         }
@@ -362,7 +362,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_connection_that_is_not_given_back_frees_its_place_at_once() {
-        let (pool, _database) = pool().await;
+        let (pool, _database) = pool(2).await;
         for _ in 0..5 {
             let _both = (
                 pool.lend().await.expect("one"),
@@ -376,11 +376,7 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn two_who_use_it_at_once_need_no_more_connections_than_two() {
-        let database = database("empty", async |_| Ok(()))
-            .await
-            .expect("a database");
-        let options = StoreOptions::new(database.url.clone(), 10, "pool tests");
-        let pool = Pool::new(database.url.parse().expect("an address"), &options);
+        let (pool, _database) = pool(10).await;
         let mut users = tokio::task::JoinSet::new();
         for _ in 0..2 {
             let pool = pool.clone();
@@ -396,7 +392,7 @@ mod tests {
 
     #[tokio::test]
     async fn one_use_after_another_needs_one_connection() {
-        let (pool, _database) = pool().await;
+        let (pool, _database) = pool(2).await;
         for _ in 0..200 {
             assert!(works(&pool).await);
             let transaction = pool.begin().await.expect("a transaction");

@@ -84,7 +84,7 @@ impl Store {
             return self.submit_staged(&new, inputs, created_by).await;
         }
         // Only a key can be found taken, and then the request is compared.
-        let kept = new.idempotency_key.is_some().then(|| new.clone());
+        let kept = new.idempotency_key.clone().map(|key| (key, new.clone()));
         let recorded = if *inputs == Inputs::default() {
             self.insert_together((new, created_by.to_owned())).await?
         } else {
@@ -93,15 +93,12 @@ impl Store {
         if let Some(job) = recorded {
             return Ok(Submitted::Created(job));
         }
-        let Some((new, key)) = kept
-            .as_ref()
-            .and_then(|new| Some((new, new.idempotency_key.as_ref()?)))
-        else {
+        let Some((key, new)) = kept else {
             return Err(StoreError::Internal(
                 "an insert without a key gave no row".into(),
             ));
         };
-        let found = self.persist(Again::Always, || self.find_by_key(key, new, inputs));
+        let found = self.persist(Again::Always, || self.find_by_key(&key, &new, inputs));
         let (id, same) = found.await?;
         if same {
             self.require(id).await.map(Submitted::Replayed)

@@ -1,16 +1,16 @@
 //! The way of used connections back into the pool. sqlx asks each for a sign of life there, and whoever used it need not wait
 //! for that round trip.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use sqlx::PgPool;
 use tokio::sync::Notify;
-use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::Connection;
+use crate::store::tasks::Tasks;
 
 /// What a healthy connection needs to come back at the most; to open a new one takes several times as long.
 const NEAR: Duration = Duration::from_millis(100);
@@ -18,7 +18,7 @@ const NEAR: Duration = Duration::from_millis(100);
 /// The connections that are under way; dropping it closes them.
 #[derive(Debug, Default)]
 pub(super) struct Returning {
-    tasks: Mutex<JoinSet<()>>,
+    tasks: Tasks,
     state: Arc<State>,
 }
 
@@ -61,9 +61,7 @@ impl Returning {
     /// Sends a connection back.
     pub(super) fn begin(&self, connection: Connection) {
         let passage = Passage::begin(&self.state);
-        let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
-        while tasks.try_join_next().is_some() {}
-        tasks.spawn(async move {
+        self.tasks.spawn(async move {
             connection.give_back().await;
             drop(passage);
         });
