@@ -2,21 +2,23 @@
 //! word: one that was not given back in order is closed hard, and its place is free at once. Knows no statement of ours.
 
 mod bounded;
-mod returning;
 mod unnamed;
+mod warm;
 
 use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use sqlx::pool::{PoolConnection, PoolConnectionMetadata};
+use futures_util::future::join_all;
+use sqlx::pool::PoolConnectionMetadata;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{Connection as _, Error, PgConnection, PgPool, Postgres};
+use sqlx::{Connection as _, Error, PgConnection, PgPool};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 use super::StoreOptions;
-use returning::Returning;
+use warm::{AtHand, Session};
 
 /// A healthy connection answers a sign of life at once.
 const SIGN_OF_LIFE: Duration = Duration::from_millis(500);
@@ -63,7 +65,10 @@ struct Inner {
     /// What a transaction through a pooler says first, in place of the session's settings.
     begin: String,
     failing_since: Mutex<Option<Instant>>,
-    returning: Returning,
+    /// One for each connection that may be lent. What is lent and what is at hand never are more together than the pool may
+    /// have open, so whoever has a place and finds none at hand gets one from the pool.
+    places: Arc<Semaphore>,
+    at_hand: AtHand,
 }
 
 impl fmt::Debug for Pool {
@@ -105,13 +110,13 @@ impl Pool {
                 limit: options.statement_timeout + Duration::from_secs(1),
                 begin,
                 failing_since: Mutex::new(None),
-                returning: Returning::default(),
+                places: Arc::new(Semaphore::new(options.max_connections as usize)),
+                at_hand: AtHand::default(),
             }),
         }
     }
 
-    /// The connections themselves, for what brings its own order: the migrator.
-    pub(super) fn current(&self) -> PgPool {
+    fn current(&self) -> PgPool {
         let pool = self.inner.pool.read();
         pool.unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -123,7 +128,8 @@ impl Pool {
     /// How the connections are used just now.
     pub(super) fn usage(&self) -> PoolUse {
         let pool = self.current();
-        let idle = u32::try_from(pool.num_idle()).unwrap_or(u32::MAX);
+        let idle = pool.num_idle() + self.inner.at_hand.count();
+        let idle = u32::try_from(idle).unwrap_or(u32::MAX);
         PoolUse {
             used: pool.size().saturating_sub(idle),
             idle,
@@ -151,22 +157,65 @@ impl Pool {
 
     /// Closes every connection.
     pub(super) async fn close(&self) {
-        let _ = timeout(self.inner.limit, self.current().close()).await;
+        let pool = self.current();
+        let closed = async {
+            // It takes none back from now on.
+            let closed = pool.close();
+            let at_hand = self.inner.at_hand.take_all();
+            join_all(at_hand.into_iter().map(Session::give_back)).await;
+            closed.await;
+        };
+        let _ = timeout(self.inner.limit, closed).await;
     }
 
-    async fn lend(&self) -> Result<Connection, Error> {
-        let pool = self.current();
-        let _promise = self.inner.returning.idle_one(&pool).await;
-        match pool.acquire().await {
-            Ok(raw) => {
+    /// Lends one; one that is dropped is closed.
+    pub(super) async fn lend(&self) -> Result<Connection, Error> {
+        let limit = self.inner.pool_options.get_acquire_timeout();
+        let lent = timeout(limit, self.place_and_session()).await;
+        match lent.unwrap_or(Err(Error::PoolTimedOut)) {
+            Ok((place, session)) => {
                 *self.failing_since() = None;
-                Ok(Connection::new(raw, self))
+                Ok(Connection {
+                    session,
+                    place,
+                    pooler: self.inner.pooler,
+                    limit: self.inner.limit,
+                })
             }
             Err(Error::PoolTimedOut) if self.looks_hopeless() => {
                 self.replace_if_the_database_is_there().await;
                 Err(Error::PoolTimedOut)
             }
             Err(error) => Err(error),
+        }
+    }
+
+    async fn place_and_session(&self) -> Result<(OwnedSemaphorePermit, Session), Error> {
+        let place = Arc::clone(&self.inner.places).acquire_owned().await;
+        let place = place.map_err(|_| Error::PoolClosed)?;
+        let session = match self.inner.at_hand.warmest().await {
+            Some(session) => session,
+            None => Session::new(self.current().acquire().await?),
+        };
+        Ok((place, session))
+    }
+
+    /// Takes one back. One that did not do its last statement well is asked whether it lives before it is lent again.
+    fn take_back(&self, connection: Connection, is_sound: bool) {
+        let Connection { session, place, .. } = connection;
+        let pool = self.current();
+        let at_hand = &self.inner.at_hand;
+        let is_done = || pool.is_closed();
+        let not_kept = if session.is_due() {
+            Err(session)
+        } else {
+            at_hand.keep(session, is_sound, is_done)
+        };
+        if let Err(session) = not_kept {
+            at_hand.see_off(async move {
+                session.give_back().await;
+                drop(place);
+            });
         }
     }
 
@@ -239,27 +288,24 @@ fn timed_out() -> Error {
     Error::Io(std::io::ErrorKind::TimedOut.into())
 }
 
-/// A connection that is lent. Dropped before it was given back, it is closed without waiting for anything: what it was
-/// doing may be half done, and a connection that died without a word would never say so.
+/// A connection that is lent. Dropped before it was taken back, it is closed.
 #[derive(Debug)]
 pub(super) struct Connection {
-    raw: Option<PoolConnection<Postgres>>,
+    session: Session,
+    place: OwnedSemaphorePermit,
     pooler: Pooler,
     limit: Duration,
 }
 
 impl Connection {
-    fn new(raw: PoolConnection<Postgres>, pool: &Pool) -> Self {
-        Self {
-            raw: Some(raw),
-            pooler: pool.inner.pooler,
-            limit: pool.inner.limit,
-        }
-    }
-
     /// Lets the statements that follow take so long.
     pub(super) fn allow(&mut self, limit: Duration) {
         self.limit = limit;
+    }
+
+    /// The connection itself, for what brings its own order: the migrator.
+    pub(super) fn raw(&mut self) -> Result<&mut PgConnection, Error> {
+        self.session.raw()
     }
 
     /// Runs words that have no values and give no rows.
@@ -270,27 +316,6 @@ impl Connection {
             .await
             .unwrap_or_else(|_| Err(timed_out()))
             .map(drop)
-    }
-
-    fn raw(&mut self) -> Result<&mut PgConnection, Error> {
-        self.raw.as_deref_mut().ok_or(Error::PoolClosed)
-    }
-
-    /// Puts it back, after it has shown once more that it lives and is clean.
-    async fn give_back(mut self) {
-        if let Some(mut raw) = self.raw.take() {
-            // What is not back in time is dropped, with its place in the pool free again.
-            let _ = timeout(SIGN_OF_LIFE, raw.return_to_pool()).await;
-        }
-    }
-}
-
-impl Drop for Connection {
-    fn drop(&mut self) {
-        if let Some(raw) = self.raw.take() {
-            // Left to itself, sqlx would wait for a sign of life from it, for ever, and keep its place for as long.
-            drop(raw.detach());
-        }
     }
 }
 
@@ -304,7 +329,7 @@ pub(super) struct Transaction {
 impl Transaction {
     pub(super) async fn commit(mut self) -> Result<(), Error> {
         self.connection.say("commit".to_owned()).await?;
-        self.pool.inner.returning.begin(self.connection);
+        self.pool.take_back(self.connection, true);
         Ok(())
     }
 }
@@ -399,5 +424,82 @@ mod tests {
             transaction.commit().await.expect("committed");
         }
         assert_eq!(pool.current().size(), 1);
+    }
+
+    async fn backend(pool: &Pool) -> i32 {
+        let asked = sqlx::query_scalar("select pg_backend_pid()").fetch_one(pool);
+        asked.await.expect("its process")
+    }
+
+    #[tokio::test]
+    async fn the_one_used_last_is_lent_first_and_what_is_not_used_goes_back() {
+        let (pool, _database) = pool(3).await;
+        let (first, second) = (
+            pool.begin().await.expect("one"),
+            pool.begin().await.expect("two"),
+        );
+        first.commit().await.expect("committed");
+        let mut second = second;
+        let last = sqlx::query_scalar("select pg_backend_pid()");
+        let last: i32 = last.fetch_one(&mut *second).await.expect("its process");
+        second.commit().await.expect("committed");
+        assert_eq!(pool.inner.at_hand.count(), 2);
+        for _ in 0..20 {
+            assert_eq!(backend(&pool).await, last);
+        }
+        assert_eq!(pool.usage().idle, 2);
+        while pool.current().num_idle() < 2 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        assert_eq!(pool.inner.at_hand.count(), 0);
+        assert_eq!(pool.usage().idle, 2);
+        assert!(works(&pool).await);
+    }
+
+    #[tokio::test]
+    async fn no_more_are_lent_than_the_pool_may_have() {
+        let (pool, _database) = pool(2).await;
+        for _ in 0..3 {
+            let (one, two) = (pool.lend().await, pool.lend().await);
+            let (one, two) = (one.expect("one"), two.expect("two"));
+            let third = pool.lend().await;
+            assert!(matches!(third, Err(Error::PoolTimedOut)), "{third:?}");
+            pool.take_back(one, true);
+            pool.take_back(two, true);
+            assert_eq!(pool.inner.at_hand.count(), 2);
+        }
+        assert_eq!(pool.current().size(), 2);
+    }
+
+    #[tokio::test]
+    async fn one_that_the_database_has_cut_off_is_not_lent_again() {
+        let (pool, _database) = pool(1).await;
+        let before = backend(&pool).await;
+        let ended = sqlx::query("select pg_terminate_backend(pg_backend_pid())");
+        let refused = ended.execute(&pool).await.expect_err("its own end");
+        assert!(matches!(refused, Error::Database(_)), "{refused}");
+        assert_eq!(pool.inner.at_hand.count(), 1);
+        assert_ne!(backend(&pool).await, before);
+    }
+
+    #[tokio::test]
+    async fn closing_closes_those_at_hand_too() {
+        let (pool, database) = pool(2).await;
+        let backend = backend(&pool).await;
+        assert_eq!(pool.inner.at_hand.count(), 1);
+        pool.close().await;
+        assert_eq!(pool.inner.at_hand.count(), 0);
+        assert!(!works(&pool).await);
+        let connect = database.url.parse().expect("an address");
+        let mut other = PgConnection::connect_with(&connect).await.expect("another");
+        let left = "select exists (select from pg_stat_activity where pid = $1)";
+        while sqlx::query_scalar(left)
+            .bind(backend)
+            .fetch_one(&mut other)
+            .await
+            .expect("an answer")
+        {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
     }
 }

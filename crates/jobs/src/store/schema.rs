@@ -146,9 +146,11 @@ impl Store {
     /// Up to the newest version, or down to `target`.
     async fn move_to(&self, target: Option<i64>) -> Result<(), StoreError> {
         let mut migrator = migrator();
-        let mut connection = self.pool.current().acquire().await?;
+        // Closed at the end: what the migrator leaves in a session is nobody else's.
+        let mut lent = self.pool.lend().await?;
+        let connection = lent.raw()?;
         match self.pool.pooler() {
-            Pooler::None => moved(&migrator, target, &mut connection).await,
+            Pooler::None => moved(&migrator, target, connection).await,
             // The migrator's lock, and statements that are sent in two steps, need one session throughout, and only a
             // transaction has that here. So it is all or none, under a lock that ends with it.
             Pooler::Transaction => {

@@ -49,9 +49,11 @@ impl Pool {
                 other => other,
             },
         };
-        // A connection on which PostgreSQL itself said no is as good as before.
-        if matches!(&given, Ok(_) | Err(Error::Database(_))) {
-            self.inner.returning.begin(connection);
+        // A connection on which PostgreSQL itself said no is as good as before, if it did not say farewell.
+        match &given {
+            Ok(_) => self.take_back(connection, true),
+            Err(Error::Database(_)) => self.take_back(connection, false),
+            Err(_) => drop(connection),
         }
         given
     }
