@@ -2,9 +2,17 @@
 
 use std::sync::atomic::{AtomicBool, Ordering, fence};
 
+use std::time::Duration;
+
 use tokio::sync::Notify;
+use tokio::time::timeout;
 
 use crate::slots::Slots;
+
+/// A look for fewer than one in so many of the slots waits for more of them …
+const FEW: usize = 8;
+/// … for so long.
+const GATHER: Duration = Duration::from_millis(5);
 
 /// What the last look left behind, and the bell for the next one.
 #[derive(Debug, Default)]
@@ -14,6 +22,8 @@ pub(crate) struct Backlog {
     /// For a runner with nothing at work: a job that must run alone shows itself to no other.
     may_wait_alone: AtomicBool,
     look: Notify,
+    /// The same, but not at once.
+    look_soon: Notify,
 }
 
 impl Backlog {
@@ -30,15 +40,26 @@ impl Backlog {
         fence(Ordering::SeqCst);
     }
 
-    /// Slots may be free: rings if one is, and something may be waiting for it.
+    /// Whether something may be waiting for a slot.
+    pub(crate) fn may_wait(&self) -> bool {
+        self.may_wait.load(Ordering::Relaxed)
+    }
+
+    /// Slots may be free: rings if one is, and something may be waiting for it. Where few are free and others at work, the look
+    /// is made a moment later, for those that are freed meanwhile too: a claim has a price of its own, whatever it takes.
     pub(crate) fn slots_freed(&self, slots: &Slots) {
         fence(Ordering::SeqCst);
-        let used = slots.used();
-        if used >= slots.total() {
+        let (used, total) = (slots.used(), slots.total());
+        if used >= total {
             return;
         }
         let alone = used == 0 && self.may_wait_alone.swap(false, Ordering::Relaxed);
-        if alone || self.may_wait.load(Ordering::Relaxed) {
+        if !alone && !self.may_wait() {
+            return;
+        }
+        if used > 0 && (total - used) * FEW < total {
+            self.look_soon.notify_one();
+        } else {
             self.look.notify_one();
         }
     }
@@ -48,9 +69,16 @@ impl Backlog {
         self.look.notify_one();
     }
 
-    /// Ends when it is time to look.
+    /// Ends when it is time to look. Dropped before, it may forget that a look was to be made soon: whoever does so looks.
     pub(crate) async fn time_to_look(&self) {
-        self.look.notified().await;
+        tokio::select! {
+            biased;
+            () = self.look.notified() => {}
+            () = self.look_soon.notified() => {
+                // Running out of time is what it is for.
+                let _ = timeout(GATHER, self.look.notified()).await;
+            }
+        }
     }
 }
 
@@ -84,6 +112,45 @@ mod tests {
         backlog.note(false);
         backlog.slots_freed(&slots);
         assert!(!rings(&backlog));
+        backlog.work_arrived();
+        assert!(rings(&backlog));
+    }
+
+    #[tokio::test]
+    async fn a_look_for_few_slots_is_made_a_moment_later_or_once_there_are_more() {
+        let (backlog, slots) = (Backlog::default(), Slots::new(32));
+        let mut taken = slots.take_all();
+        backlog.note(true);
+        taken.pop();
+        backlog.slots_freed(&slots);
+        let mut looking = Box::pin(backlog.time_to_look());
+        assert!((&mut looking).now_or_never().is_none(), "one is few");
+        looking.await;
+
+        taken.pop();
+        backlog.slots_freed(&slots);
+        let mut looking = Box::pin(backlog.time_to_look());
+        assert!((&mut looking).now_or_never().is_none());
+        for _ in 0..2 {
+            taken.pop();
+            backlog.slots_freed(&slots);
+        }
+        assert!(looking.now_or_never().is_some(), "an eighth is many");
+
+        taken.pop();
+        backlog.note(true);
+        drop(taken);
+        backlog.slots_freed(&slots);
+        assert!(rings(&backlog), "nothing is at work any more");
+    }
+
+    #[tokio::test]
+    async fn what_arrives_is_looked_for_at_once_whatever_was_to_be_looked_for_later() {
+        let (backlog, slots) = (Backlog::default(), Slots::new(32));
+        let mut taken = slots.take_all();
+        backlog.note(true);
+        taken.pop();
+        backlog.slots_freed(&slots);
         backlog.work_arrived();
         assert!(rings(&backlog));
     }

@@ -142,7 +142,7 @@ pub(crate) async fn execute(app: Arc<App>, slot: Slot, leased: LeasedJob, held: 
     app.ended.notify_waiters();
     if limited {
         // Another job of the type may be claimed now.
-        app.backlog.note(true);
+        app.backlog.work_arrived();
     }
     app.backlog.slots_freed(&app.slots);
 }

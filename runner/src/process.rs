@@ -42,6 +42,9 @@ use shims::Shims;
 
 /// How long the pipes are read once the main process has ended: somebody who left its group may hold them for ever.
 const LAST_READ: Duration = Duration::from_secs(1);
+/// So much of a pipe is read at once, to begin with and at most.
+const FIRST_PIECE: usize = 1024;
+const LARGEST_PIECE: usize = 64 * 1024;
 /// This program, also when its file was replaced meanwhile: a shim of another version might not understand.
 const THIS_PROGRAM: &str = "/proc/self/exe";
 
@@ -254,9 +257,13 @@ impl Reading {
 }
 
 async fn drain(mut pipe: impl AsyncRead + Unpin, stream: Stream, output: Arc<Output>) {
-    let mut piece = vec![0; 64 * 1024];
+    // Most commands print little; who fills it gets more room.
+    let mut piece = vec![0; FIRST_PIECE];
     while let Ok(read @ 1..) = pipe.read(&mut piece).await {
         output.push(stream, &piece[..read]);
+        if read == piece.len() {
+            piece.resize(LARGEST_PIECE, 0);
+        }
     }
 }
 

@@ -1,5 +1,9 @@
 //! Other processes of a run: this program again as a service, and peers. The one file here that starts processes.
 
+use std::fs::{self, DirBuilder};
+use std::io::Write as _;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::Path;
 use std::process::Stdio;
 
 use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
@@ -98,6 +102,41 @@ pub fn spawn_and_reap(program: &str, times: u64) -> Result<()> {
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .status()?;
+    }
+    Ok(())
+}
+
+/// The same, each with what a command of a job has: a private folder with two more and two files, its payload on standard
+/// input, and pipes that are read to their ends.
+///
+/// # Errors
+/// When one cannot be started, or `folder` not be written to.
+#[expect(clippy::disallowed_methods, reason = "this is the file that does")]
+pub fn spawn_in_folders(program: &str, times: u64, folder: &Path) -> Result<()> {
+    let private = || {
+        let mut builder = DirBuilder::new();
+        builder.mode(0o700);
+        builder
+    };
+    for number in 0..times {
+        let own = folder.join(number.to_string());
+        private().create(&own)?;
+        private().create(own.join("artifacts"))?;
+        private().create(own.join("input"))?;
+        fs::write(own.join("payload.json"), "{}")?;
+        fs::write(own.join("events.jsonl"), "")?;
+        let mut child = std::process::Command::new(program)
+            .current_dir(&own)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()?;
+        if let Some(mut stdin) = child.stdin.take() {
+            // Most programs do not read it.
+            let _ = stdin.write_all(b"{}");
+        }
+        child.wait_with_output()?;
+        fs::remove_dir_all(&own)?;
     }
     Ok(())
 }

@@ -1,4 +1,5 @@
-//! Commands: how many processes a runner starts, watches over and reaps a second, beside a bare loop that does no more.
+//! Commands: how many processes a runner starts, watches over and reaps a second, beside a bare loop that does no more, and
+//! one that gives each a folder and pipes of its own as a job has them.
 
 use std::fs;
 use std::time::{Duration, Instant};
@@ -14,6 +15,8 @@ use crate::report::{BASE, PRODUCT, Place, Unit};
 use crate::seed;
 
 const PROGRAM: &str = "/bin/true";
+/// The loop with folders and pipes.
+const IN_FOLDERS: &str = "in folders";
 const DECLARED: &str = "[job_types.true]\ncommand = [\"/bin/true\"]\n";
 const QUEUE: &str = "insert into ops_jobs (job_type, created_by) select 'true', 'bench' from generate_series(1, $1)";
 
@@ -33,6 +36,14 @@ pub async fn run(run: &mut Run<'_>) -> Result<()> {
         let rate = times as f64 / begun.elapsed().as_secs_f64();
         run.report
             .keep(place, "commands", BASE, rate, Unit::PerSecond);
+        let folder = tempfile::tempdir()?;
+        let begun = Instant::now();
+        let path = folder.path().to_owned();
+        tokio::task::spawn_blocking(move || child::spawn_in_folders(PROGRAM, times, &path))
+            .await??;
+        let rate = times as f64 / begun.elapsed().as_secs_f64();
+        run.report
+            .keep(place, "commands", IN_FOLDERS, rate, Unit::PerSecond);
         let rate = product(run, times).await?;
         run.report
             .keep(place, "commands", PRODUCT, rate, Unit::PerSecond);

@@ -255,3 +255,41 @@ async fn of_more_ends_in_one_instant_than_a_page_takes_each_is_sealed() {
     }
     assert_eq!(seals[0], 10_000, "a page");
 }
+
+#[tokio::test]
+async fn whoever_is_busy_seals_only_what_is_late() {
+    let database = Database::new().await;
+    let mut forced = database.psql.begin().await.expect("a transaction");
+    sqlx::raw_sql(
+        "set local session_replication_role = replica;
+         insert into ops_job_events (job_id, seq, at, kind, attempt, actor, data)
+         values (gen_random_uuid(), 1, now() - interval '12 seconds', 'aborted', 0, 'test', '{}');
+         update ops_sweeps set reached = now() - interval '15 seconds' where name in ('seal', 'seal_again');",
+    )
+    .execute(&mut *forced)
+    .await
+    .expect("forced");
+    forced.commit().await.expect("committed");
+    let seals = async || -> i64 {
+        let counted = sqlx::query_scalar("select count(*) from ops_seals");
+        counted.fetch_one(&database.psql).await.expect("a count")
+    };
+    database
+        .store
+        .sweep_while_busy("sweep:r1")
+        .await
+        .expect("swept");
+    assert_eq!(seals().await, 0);
+    sqlx::query(
+        "update ops_sweeps set reached = now() - interval '35 seconds' where name = 'seal_again'",
+    )
+    .execute(&database.psql)
+    .await
+    .expect("later");
+    database
+        .store
+        .sweep_while_busy("sweep:r1")
+        .await
+        .expect("swept");
+    assert_eq!(seals().await, 1);
+}
