@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
@@ -12,6 +13,9 @@ use tokio::time::timeout;
 use crate::Result;
 use crate::child::Process;
 use crate::cluster::Database;
+
+/// More jobs than there ever are.
+const NO_END: u64 = 1 << 40;
 
 /// A peer, as the file of peers describes it.
 #[derive(Clone, Debug, Deserialize)]
@@ -115,6 +119,18 @@ impl Peer {
         }
     }
 
+    /// Has it work for as long as it is asked to, whatever there is to do.
+    ///
+    /// # Errors
+    /// When it does not begin.
+    pub async fn work(&self, database: &Database, patience: Duration) -> Result<Work> {
+        let seconds = patience.as_secs().to_string();
+        let arguments = ["work".to_owned(), NO_END.to_string(), seconds];
+        let mut process = self.start(database, &arguments)?;
+        timeout(patience, process.after("START")).await??;
+        Ok(Work(process))
+    }
+
     /// Has it work until so many jobs are done, and gives how many a second until its database says so.
     ///
     /// # Errors
@@ -141,6 +157,27 @@ impl Peer {
         }
         process.kill().await?;
         Ok(jobs as f64 / (ended.saturating_sub(begun) as f64 / 1e9))
+    }
+}
+
+/// A peer at work without an end.
+#[derive(Debug)]
+pub struct Work(Process);
+
+impl Work {
+    /// Keeps the number of handlers that have run, as the peer tells it, until the peer ends.
+    ///
+    /// # Errors
+    /// When it ends, or says what is no number.
+    pub async fn count_into(&mut self, count: &AtomicU64) -> Result<()> {
+        loop {
+            let line = self.0.line().await?;
+            if let Some(said) = line.strip_prefix("C ") {
+                let told = said.split_whitespace().nth(1);
+                let told = told.ok_or("a count without a number")?;
+                count.store(told.parse()?, Ordering::Relaxed);
+            }
+        }
     }
 }
 

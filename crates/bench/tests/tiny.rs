@@ -151,6 +151,13 @@ async fn latency() {
 }
 
 #[tokio::test]
+async fn spawn() {
+    let report = report(Workload::Spawn).await;
+    both(&report, "spawn", "commands");
+    assert_eq!(report.values("spawn", "commands", "in folders").len(), 1);
+}
+
+#[tokio::test]
 async fn memory() {
     let report = report(Workload::Memory).await;
     for metric in ["control plane, creates by 64", "runner, draining 100"] {

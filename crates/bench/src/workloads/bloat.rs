@@ -12,6 +12,7 @@ use super::drain::prepared;
 use crate::Result;
 use crate::cluster::{Database, Schema};
 use crate::noop::NoopRunner;
+use crate::peer::Peer;
 use crate::report::{BASE, PRODUCT, Place, Unit};
 use crate::{raw, seed};
 
@@ -19,42 +20,84 @@ use crate::{raw, seed};
 const AHEAD: u64 = 4_000;
 const AT_ONCE: u64 = 2_000;
 
-/// Runs the workload; once, because it takes long.
+/// Runs the workload.
 ///
 /// # Errors
 /// When anything of it fails.
 pub async fn run(run: &mut Run<'_>) -> Result<()> {
-    let place = Place {
-        workload: "bloat",
-        round: 0,
-    };
-    for (schema, subject) in [(Schema::Product, PRODUCT), (Schema::Raw, BASE)] {
-        let database = prepared(run.bench, schema, AHEAD, 0).await?;
-        let rates = under_a_snapshot(&database, schema, run.scale.held, run.scale.window).await?;
-        run.bench.remove(database).await?;
-        let (first, last) = (rates.first(), rates.last());
-        let (first, last) = (
-            first.copied().unwrap_or_default(),
-            last.copied().unwrap_or_default(),
-        );
-        run.report
-            .keep(place, "first window", subject, first, Unit::PerSecond);
-        run.report
-            .keep(place, "last window", subject, last, Unit::PerSecond);
-        run.report
-            .keep(place, "last of first", subject, last / first, Unit::Ratio);
-        let all: Vec<String> = rates.iter().map(|rate| format!("{rate:.0}")).collect();
-        run.report.note(format!(
-            "bloat, {subject}, window by window: {}",
-            all.join(" ")
-        ));
+    for round in 0..run.scale.rounds {
+        let place = Place {
+            workload: "bloat",
+            round,
+        };
+        for (schema, subject) in [(Schema::Product, PRODUCT), (Schema::Raw, BASE)] {
+            let database = prepared(run.bench, schema, AHEAD, 0).await?;
+            let worker = match schema {
+                Schema::Raw => Worker::Raw,
+                Schema::Product | Schema::Empty => Worker::Product,
+            };
+            measure(run, place, subject, database, worker).await?;
+        }
+        for peer in run.peers {
+            let database = run.bench.database(Schema::Empty).await?;
+            peer.set_up(&database).await?;
+            peer.fill(&database, AHEAD).await?;
+            database.settle().await?;
+            measure(run, place, &peer.name, database, Worker::Peer(peer)).await?;
+        }
     }
+    Ok(())
+}
+
+/// Who works, and how jobs are recorded for it.
+#[derive(Clone, Copy)]
+enum Worker<'a> {
+    Product,
+    Raw,
+    Peer(&'a Peer),
+}
+
+impl Worker<'_> {
+    async fn record(self, database: &Database, jobs: u64) -> Result<()> {
+        match self {
+            Self::Product => seed::queue(&database.pool, jobs).await,
+            Self::Raw => seed::queue_raw(&database.pool, jobs).await,
+            Self::Peer(peer) => peer.fill(database, jobs).await,
+        }
+    }
+}
+
+async fn measure(
+    run: &mut Run<'_>,
+    place: Place<'_>,
+    subject: &str,
+    database: Database,
+    worker: Worker<'_>,
+) -> Result<()> {
+    let rates = under_a_snapshot(&database, worker, run.scale.held, run.scale.window).await?;
+    run.bench.remove(database).await?;
+    let (first, last) = (rates.first(), rates.last());
+    let (first, last) = (
+        first.copied().unwrap_or_default(),
+        last.copied().unwrap_or_default(),
+    );
+    run.report
+        .keep(place, "first window", subject, first, Unit::PerSecond);
+    run.report
+        .keep(place, "last window", subject, last, Unit::PerSecond);
+    run.report
+        .keep(place, "last of first", subject, last / first, Unit::Ratio);
+    let all: Vec<String> = rates.iter().map(|rate| format!("{rate:.0}")).collect();
+    run.report.note(format!(
+        "bloat, {subject}, window by window: {}",
+        all.join(" ")
+    ));
     Ok(())
 }
 
 async fn under_a_snapshot(
     database: &Database,
-    schema: Schema,
+    worker: Worker<'_>,
     held: Duration,
     window: Duration,
 ) -> Result<Vec<f64>> {
@@ -64,13 +107,19 @@ async fn under_a_snapshot(
         .await?;
     let mut working = JoinSet::new();
     let counted = Arc::new(AtomicU64::new(0));
-    let runner = match schema {
-        Schema::Raw => {
-            let (pool, count) = (database.pool.clone(), Arc::clone(&counted));
+    let count = Arc::clone(&counted);
+    let runner = match worker {
+        Worker::Raw => {
+            let pool = database.pool.clone();
             working.spawn(async move { raw::work(&pool, u64::MAX, count).await });
             None
         }
-        Schema::Product | Schema::Empty => Some(NoopRunner::start(&database.url, &[], None).await?),
+        Worker::Peer(peer) => {
+            let mut work = peer.work(database, held * 2).await?;
+            working.spawn(async move { work.count_into(&count).await });
+            None
+        }
+        Worker::Product => Some(NoopRunner::start(&database.url, &[], None).await?),
     };
     let done = || match &runner {
         Some(runner) => runner.seen.count.load(Ordering::Relaxed),
@@ -80,13 +129,14 @@ async fn under_a_snapshot(
     let (mut since, mut before) = (Instant::now(), done());
     while begun.elapsed() < held {
         if recorded.saturating_sub(done()) < AHEAD {
-            match schema {
-                Schema::Raw => seed::queue_raw(&database.pool, AT_ONCE).await?,
-                Schema::Product | Schema::Empty => seed::queue(&database.pool, AT_ONCE).await?,
-            }
+            worker.record(database, AT_ONCE).await?;
             recorded += AT_ONCE;
         } else {
             tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        if let Some(ended) = working.try_join_next() {
+            ended??;
+            return Err("whoever works ended before its time".into());
         }
         if since.elapsed() >= window {
             let now = done();

@@ -29,7 +29,7 @@ pub async fn run(run: &mut Run<'_>) -> Result<()> {
         };
         for &jobs in &run.scale.drains {
             let metric = format!("{jobs} jobs");
-            round_of(run, place, &metric, jobs, 0).await?;
+            round_of(run, place, &metric, jobs).await?;
             let database = prepared(run.bench, Schema::Product, jobs, 0).await?;
             let taken = timed(store::work(&database.url, jobs)).await?;
             let rate = jobs as f64 / taken.as_secs_f64();
@@ -41,28 +41,57 @@ pub async fn run(run: &mut Run<'_>) -> Result<()> {
     Ok(())
 }
 
-/// The same for the first size, among finished jobs, and alone.
+/// The same for the first size, among finished jobs, and alone. What has been drained stays there for the next round, so
+/// that there are a few more finished ones in each.
 ///
 /// # Errors
 /// When anything of it fails.
 pub async fn run_retained(run: &mut Run<'_>) -> Result<()> {
     let jobs = run.scale.drains.first().copied().unwrap_or_default();
+    let retained = run.scale.retained;
     let (among, alone) = (format!("{jobs} jobs"), format!("{jobs} jobs, alone"));
+    let filled = [
+        prepared(run.bench, Schema::Product, 0, retained).await?,
+        prepared(run.bench, Schema::Raw, 0, retained).await?,
+    ];
     for round in 0..run.scale.rounds {
         let place = Place {
             workload: "retained",
             round,
         };
-        let retained = run.scale.retained;
-        let with = round_of(run, place, &among, jobs, retained).await?;
-        let without = round_of(run, place, &alone, jobs, 0).await?;
+        let mut with = SUBJECTS.map(|(_, subject)| (subject, 0.0));
+        for which in turns(place) {
+            let ((schema, subject), database) = (SUBJECTS[which], &filled[which]);
+            queue(database, schema, jobs).await?;
+            database.settle().await?;
+            let rate = rate(database, schema, jobs).await?;
+            run.report
+                .keep(place, &among, subject, rate, Unit::PerSecond);
+            with[which].1 = rate;
+        }
+        peers(run, place, &among, jobs, retained).await?;
+        let without = round_of(run, place, &alone, jobs).await?;
         for ((subject, with), (_, without)) in with.into_iter().zip(without) {
             let metric = format!("{among}, of alone");
             run.report
                 .keep(place, &metric, subject, with / without, Unit::Ratio);
         }
     }
+    for database in filled {
+        run.bench.remove(database).await?;
+    }
     Ok(())
+}
+
+const SUBJECTS: [(Schema, &str); 2] = [(Schema::Product, PRODUCT), (Schema::Raw, BASE)];
+
+/// Whoever goes first finds the machine as the round before left it: by turns.
+fn turns(place: Place<'_>) -> [usize; 2] {
+    if place.round.is_multiple_of(2) {
+        [0, 1]
+    } else {
+        [1, 0]
+    }
 }
 
 /// Gives the rates of the product and of the base, in this order.
@@ -71,20 +100,28 @@ async fn round_of(
     place: Place<'_>,
     metric: &str,
     jobs: u64,
-    retained: u64,
 ) -> Result<[(&'static str, f64); 2]> {
-    let mut rates = [(PRODUCT, 0.0), (BASE, 0.0)];
-    for turn in 0..2 {
-        // Whoever goes first finds the machine as the round before left it: by turns.
-        let which = (turn + place.round) % 2;
-        let schema = [Schema::Product, Schema::Raw][which];
-        let database = prepared(run.bench, schema, jobs, retained).await?;
-        let (subject, rate) = &mut rates[which];
-        *rate = self::rate(&database, schema, jobs).await?;
+    let mut rates = SUBJECTS.map(|(_, subject)| (subject, 0.0));
+    for which in turns(place) {
+        let (schema, subject) = SUBJECTS[which];
+        let database = prepared(run.bench, schema, jobs, 0).await?;
+        let rate = rate(&database, schema, jobs).await?;
         run.bench.remove(database).await?;
         run.report
-            .keep(place, metric, subject, *rate, Unit::PerSecond);
+            .keep(place, metric, subject, rate, Unit::PerSecond);
+        rates[which].1 = rate;
     }
+    peers(run, place, metric, jobs, 0).await?;
+    Ok(rates)
+}
+
+async fn peers(
+    run: &mut Run<'_>,
+    place: Place<'_>,
+    metric: &str,
+    jobs: u64,
+    retained: u64,
+) -> Result<()> {
     for peer in run.peers {
         let database = run.bench.database(Schema::Empty).await?;
         peer.set_up(&database).await?;
@@ -97,7 +134,7 @@ async fn round_of(
         }
         run.bench.remove(database).await?;
     }
-    Ok(rates)
+    Ok(())
 }
 
 /// A database with jobs queued, settled.
@@ -107,12 +144,16 @@ async fn round_of(
 pub async fn prepared(bench: &Bench, schema: Schema, jobs: u64, retained: u64) -> Result<Database> {
     let database = bench.database(schema).await?;
     seed::retain(&database.pool, retained, schema == Schema::Product).await?;
-    match schema {
-        Schema::Raw => seed::queue_raw(&database.pool, jobs).await?,
-        Schema::Product | Schema::Empty => seed::queue(&database.pool, jobs).await?,
-    }
+    queue(&database, schema, jobs).await?;
     database.settle().await?;
     Ok(database)
+}
+
+async fn queue(database: &Database, schema: Schema, jobs: u64) -> Result<()> {
+    match schema {
+        Schema::Raw => seed::queue_raw(&database.pool, jobs).await,
+        Schema::Product | Schema::Empty => seed::queue(&database.pool, jobs).await,
+    }
 }
 
 async fn rate(database: &Database, schema: Schema, jobs: u64) -> Result<f64> {

@@ -13,15 +13,23 @@ use crate::report::{PRODUCT, Place, Unit};
 use crate::seed;
 use crate::serve::{Served, Service};
 
-/// Runs the workload once.
+/// Runs the workload.
 ///
 /// # Errors
 /// When anything of it fails.
 pub async fn run(run: &mut Run<'_>) -> Result<()> {
-    let place = Place {
-        workload: "memory",
-        round: 0,
-    };
+    for round in 0..run.scale.rounds {
+        let place = Place {
+            workload: "memory",
+            round,
+        };
+        of_control_plane(run, place).await?;
+        of_runner(run, place).await?;
+    }
+    Ok(())
+}
+
+async fn of_control_plane(run: &mut Run<'_>, place: Place<'_>) -> Result<()> {
     let database = run.bench.database(Schema::Product).await?;
     let served =
         Served::start(run.program, Service::ControlPlane, &database.url, NO_RUNNER).await?;
@@ -40,8 +48,10 @@ pub async fn run(run: &mut Run<'_>) -> Result<()> {
         Unit::Megabytes,
     );
     served.process.kill().await?;
-    run.bench.remove(database).await?;
+    run.bench.remove(database).await
+}
 
+async fn of_runner(run: &mut Run<'_>, place: Place<'_>) -> Result<()> {
     let jobs = run.scale.memory;
     let database = drain::prepared(run.bench, Schema::Product, jobs, 0).await?;
     let served = Served::start(run.program, Service::Runner, &database.url, "").await?;
