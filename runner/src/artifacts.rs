@@ -43,6 +43,18 @@ impl Folder {
         Ok(Self(openat(CWD, path, FOLDER, Mode::empty())?))
     }
 
+    /// Whether nothing at all is in it.
+    pub(crate) fn is_empty(&self) -> io::Result<bool> {
+        let root = openat(&self.0, ".", FOLDER, Mode::empty())?;
+        for entry in Dir::read_from(&root)? {
+            let entry = entry?;
+            if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     /// Looks for what may be kept.
     pub(crate) fn look(&self) -> io::Result<Found> {
         let mut found = Found::default();

@@ -54,10 +54,18 @@ impl Backlog {
             return;
         }
         let alone = used == 0 && self.may_wait_alone.swap(false, Ordering::Relaxed);
-        if !alone && !self.may_wait() {
-            return;
+        if alone || self.may_wait() {
+            self.ring(used, total);
         }
-        if used > 0 && (total - used) * FEW < total {
+    }
+
+    /// A job of a type with a limit has ended: rings, since another of the type may be waiting for that, and not for a slot.
+    pub(crate) fn limit_freed(&self, slots: &Slots) {
+        self.ring(slots.used(), slots.total());
+    }
+
+    fn ring(&self, used: usize, total: usize) {
+        if used > 0 && total.saturating_sub(used) * FEW < total {
             self.look_soon.notify_one();
         } else {
             self.look.notify_one();
@@ -153,6 +161,19 @@ mod tests {
         backlog.slots_freed(&slots);
         backlog.work_arrived();
         assert!(rings(&backlog));
+    }
+
+    #[tokio::test]
+    async fn the_end_of_a_job_whose_type_has_a_limit_rings_whatever_the_last_look_has_found() {
+        let (backlog, slots) = (Backlog::default(), Slots::new(32));
+        let mut taken = slots.take_all();
+        backlog.note(false);
+        taken.pop();
+        backlog.limit_freed(&slots);
+        backlog.time_to_look().await;
+        drop(taken);
+        backlog.limit_freed(&slots);
+        assert!(rings(&backlog), "nothing else is at work");
     }
 
     #[test]

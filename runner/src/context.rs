@@ -12,7 +12,7 @@ use tokio::sync::OnceCell;
 use uuid::Uuid;
 
 use crate::error::JobError;
-use crate::inputs;
+use crate::inputs::Given;
 use crate::interruption::Bell;
 use crate::keeping::blocking;
 use crate::mask::Masks;
@@ -116,12 +116,22 @@ impl Context {
     /// The folder of this run, made and filled with the job's inputs when first asked for.
     pub(crate) async fn folder(&self) -> Result<&Arc<RunFolder>, JobError> {
         let make = async || {
+            let given = Given::of(&self.depot, self.key.job_id).await?;
             let (work_dir, key) = (Arc::clone(&self.work_dir), self.key);
-            let made = blocking(move || work_dir.run_folder(key).map(Arc::new)).await;
-            let folder = made.map_err(|error| {
+            let made = blocking(move || {
+                let folder = work_dir.run_folder(key)?;
+                // Most jobs are given nothing, and then all is done here.
+                if given.is_empty() {
+                    given.write_list(&folder)?;
+                }
+                Ok((Arc::new(folder), given))
+            });
+            let (folder, given) = made.await.map_err(|error| {
                 JobError::retry(format!("the folder of the run could not be made: {error}"))
             })?;
-            inputs::place(&self.depot, self.key.job_id, &folder).await?;
+            if !given.is_empty() {
+                given.place(&self.depot, &folder).await?;
+            }
             Ok(folder)
         };
         self.folder.get_or_try_init(make).await

@@ -18,6 +18,9 @@ use crate::slots::{FreeSlots, Slot};
 /// How long a claim may take, beyond every limit of the store: a connection may die without a word.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
+/// After a look that failed.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
 /// Few slots are filled by one statement.
 const SMALL_BATCH: usize = 32;
 /// Beyond this a larger statement is no cheaper a job.
@@ -55,13 +58,15 @@ pub(crate) async fn dispatch(app: Arc<App>) {
             () = app.backlog.time_to_look() => {}
             () = sleep(wait) => {}
         }
+        wait = app.limits.poll_interval;
         match tokio::time::timeout(PATIENCE, tick(&app)).await {
-            Ok(Ok(_)) => {}
+            Ok(Ok(_)) => continue,
             Ok(Err(error)) => tracing::warn!(event = "claim_failed", %error),
             // What it may have taken comes back by its lease; waiting on would keep every free slot.
             Err(_) => tracing::warn!(event = "claim_failed", "the database did not answer"),
         }
-        wait = app.limits.poll_interval;
+        // Whoever rang for this look does not ring again, also where none is made without.
+        wait = Some(wait.map_or(LOOK_AGAIN, |wait| wait.min(LOOK_AGAIN)));
     }
 }
 

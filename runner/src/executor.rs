@@ -141,8 +141,7 @@ pub(crate) async fn execute(app: Arc<App>, slot: Slot, leased: LeasedJob, held: 
     drop(slot);
     app.ended.notify_waiters();
     if limited {
-        // Another job of the type may be claimed now.
-        app.backlog.work_arrived();
+        app.backlog.limit_freed(&app.slots);
     }
     app.backlog.slots_freed(&app.slots);
 }

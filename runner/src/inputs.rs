@@ -14,30 +14,47 @@ use crate::error::JobError;
 use crate::keeping::blocking;
 use crate::run_folder::{RunFolder, private_file};
 
-/// Puts the job's inputs where its handler finds them.
-pub(crate) async fn place(
-    depot: &Depot,
-    job_id: Uuid,
-    folder: &Arc<RunFolder>,
-) -> Result<(), JobError> {
-    let files = depot
-        .store()
-        .inputs(job_id)
-        .await
-        .map_err(|error| not_placed(error.into()))?;
-    let names = unique_file_names(files.iter().map(|file| file.name.as_str()));
-    for (file, name) in files.iter().zip(&names) {
-        place_one(depot, file, folder, name).await?;
+/// What a job is given, and under which names its handler finds it.
+pub(crate) struct Given {
+    files: Vec<File>,
+    names: Vec<String>,
+}
+
+impl Given {
+    /// What this job is given.
+    pub(crate) async fn of(depot: &Depot, job_id: Uuid) -> Result<Self, JobError> {
+        let files = depot.store().inputs(job_id).await;
+        let files = files.map_err(|error| not_placed(error.into()))?;
+        let names = unique_file_names(files.iter().map(|file| file.name.as_str()));
+        Ok(Self { files, names })
     }
-    let list: Vec<Value> = files
-        .iter()
-        .zip(&names)
-        .map(|(file, name)| entry(file, name))
-        .collect();
-    let (folder, text) = (Arc::clone(folder), json!({ "inputs": list }).to_string());
-    blocking(move || private_file(&folder.inputs_list())?.write_all(text.as_bytes()))
-        .await
-        .map_err(|error| not_written(&error))
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.files.is_empty()
+    }
+
+    /// Writes the list of it.
+    pub(crate) fn write_list(&self, folder: &RunFolder) -> std::io::Result<()> {
+        let files = self.files.iter().zip(&self.names);
+        let list: Vec<Value> = files.map(|(file, name)| entry(file, name)).collect();
+        let text = json!({ "inputs": list }).to_string();
+        private_file(&folder.inputs_list())?.write_all(text.as_bytes())
+    }
+
+    /// Puts it where the handler finds it, and the list last.
+    pub(crate) async fn place(
+        self,
+        depot: &Depot,
+        folder: &Arc<RunFolder>,
+    ) -> Result<(), JobError> {
+        for (file, name) in self.files.iter().zip(&self.names) {
+            place_one(depot, file, folder, name).await?;
+        }
+        let folder = Arc::clone(folder);
+        blocking(move || self.write_list(&folder))
+            .await
+            .map_err(|error| not_written(&error))
+    }
 }
 
 async fn place_one(

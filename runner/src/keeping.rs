@@ -3,6 +3,7 @@
 
 use std::fs::File;
 use std::io::{self, Read as _};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -104,26 +105,36 @@ async fn interrupted(bell: &Bell, before: Option<Interruption>) -> Interruption 
     std::future::pending().await
 }
 
+/// The folder, if anything is in it.
+fn left_in(path: &Path) -> io::Result<Option<Folder>> {
+    let folder = match Folder::open(path) {
+        // Whoever removes it keeps nothing.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        opened => opened?,
+    };
+    Ok(if folder.is_empty()? {
+        None
+    } else {
+        Some(folder)
+    })
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "errors are mapped by it")]
+fn unreadable(error: io::Error) -> Unkept {
+    let kind = error.kind();
+    Unkept::Refused(format!("the artifacts folder cannot be read: {kind}"))
+}
+
 async fn keep_all(context: &Context, run: &Arc<RunFolder>) -> Result<(), Unkept> {
-    let path = run.artifacts();
-    let looked = blocking(move || {
-        let folder = match Folder::open(&path) {
-            // Whoever removes it keeps nothing.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            opened => opened?,
-        };
-        let found = folder.look()?;
-        Ok(Some((folder, found)))
-    });
-    let looked = looked.await.map_err(|error| {
-        Unkept::Refused(format!(
-            "the artifacts folder cannot be read: {}",
-            error.kind()
-        ))
-    })?;
-    let Some((folder, found)) = looked else {
+    // Most leave nothing, and that is seen at once; a look through what there is may take its time.
+    let Some(folder) = left_in(&run.artifacts()).map_err(unreadable)? else {
         return Ok(());
     };
+    let looked = blocking(move || {
+        let found = folder.look()?;
+        Ok((folder, found))
+    });
+    let (folder, found) = looked.await.map_err(unreadable)?;
     let folder = Arc::new(folder);
     tell_of_skipped(context, &found).await;
     if found.names.len() > MOST_FILES {

@@ -9,10 +9,12 @@ use jobs::{
     ClaimRequest, Lease, LeasedJob, Outcome, RunnerIdentity, Store, StoreOptions, TypeTerms,
 };
 use serde_json::Value;
+use sqlx::types::time::OffsetDateTime;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use crate::Result;
+use crate::cluster::Database;
 use crate::seed::NOOP;
 use crate::workloads::PATIENCE;
 
@@ -36,6 +38,28 @@ pub async fn work(url: &str, target: u64) -> Result<()> {
         Some(ended) = claiming.join_next() => ended??,
     }
     claiming.shutdown().await;
+    store.close().await;
+    Ok(())
+}
+
+/// Seals what has ended until now.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn seal(database: &Database) -> Result<()> {
+    let store = Store::new(&StoreOptions::new(database.url.clone(), 2, "bench"))?;
+    let now: OffsetDateTime = sqlx::query_scalar("select clock_timestamp()")
+        .fetch_one(&database.pool)
+        .await?;
+    let is_behind = "select exists (select from ops_sweeps where name = 'seal' and reached < $1)";
+    while sqlx::query_scalar(is_behind)
+        .bind(now)
+        .fetch_one(&database.pool)
+        .await?
+    {
+        store.sweep("sweep:bench").await?;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
     store.close().await;
     Ok(())
 }

@@ -157,6 +157,13 @@ const HINTING: Lanes = Lanes {
     linger: None,
 };
 
+/// Commands begin in shoals, and each asks what its job was given.
+const GIVING: Lanes = Lanes {
+    most: 1,
+    crowd: Crowd::Of(1),
+    linger: None,
+};
+
 /// A pool of connections to the one database. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Store {
@@ -171,6 +178,8 @@ pub struct Store {
     finishing: Group<finish_group::Ended, finish_group::Answered>,
     /// Runners that are being told.
     hinting: Group<(), ()>,
+    /// Jobs whose files are being asked for.
+    giving: Group<uuid::Uuid, files::Given>,
     /// Where claims begin to look.
     low_water: Arc<LowWater>,
     /// Where a session of its own can be had.
@@ -199,6 +208,7 @@ impl Store {
             submitting: Group::new(SUBMITTING),
             finishing: Group::new(FINISHING),
             hinting: Group::new(HINTING),
+            giving: Group::new(GIVING),
             low_water: Arc::default(),
             direct,
         })

@@ -8,16 +8,16 @@ use sqlx::{Connection as _, PgConnection};
 use tokio::task::JoinSet;
 
 use super::Run;
-use super::drain::prepared;
+use super::drain::{SUBJECTS, prepared, turns};
 use crate::Result;
 use crate::cluster::{Database, Schema};
 use crate::noop::NoopRunner;
 use crate::peer::Peer;
-use crate::report::{BASE, PRODUCT, Place, Unit};
+use crate::report::{Place, Unit};
 use crate::{raw, seed};
 
 /// So many jobs are kept queued ahead of the runner, and so many recorded at a time.
-const AHEAD: u64 = 4_000;
+const AHEAD: u64 = 10_000;
 const AT_ONCE: u64 = 2_000;
 
 /// Runs the workload.
@@ -30,7 +30,7 @@ pub async fn run(run: &mut Run<'_>) -> Result<()> {
             workload: "bloat",
             round,
         };
-        for (schema, subject) in [(Schema::Product, PRODUCT), (Schema::Raw, BASE)] {
+        for (schema, subject) in turns(place).map(|which| SUBJECTS[which]) {
             let database = prepared(run.bench, schema, AHEAD, 0).await?;
             let worker = match schema {
                 Schema::Raw => Worker::Raw,

@@ -65,6 +65,10 @@ pub async fn run_retained(run: &mut Run<'_>) -> Result<()> {
             queue(database, schema, jobs).await?;
             database.settle().await?;
             let rate = rate(database, schema, jobs).await?;
+            if schema == Schema::Product {
+                // Else the next round would pay for it.
+                store::seal(database).await?;
+            }
             run.report
                 .keep(place, &among, subject, rate, Unit::PerSecond);
             with[which].1 = rate;
@@ -83,10 +87,11 @@ pub async fn run_retained(run: &mut Run<'_>) -> Result<()> {
     Ok(())
 }
 
-const SUBJECTS: [(Schema, &str); 2] = [(Schema::Product, PRODUCT), (Schema::Raw, BASE)];
+/// Product and base.
+pub(super) const SUBJECTS: [(Schema, &str); 2] = [(Schema::Product, PRODUCT), (Schema::Raw, BASE)];
 
 /// Whoever goes first finds the machine as the round before left it: by turns.
-fn turns(place: Place<'_>) -> [usize; 2] {
+pub(super) fn turns(place: Place<'_>) -> [usize; 2] {
     if place.round.is_multiple_of(2) {
         [0, 1]
     } else {

@@ -1,9 +1,13 @@
 //! Files of jobs: their records, and their bytes where PostgreSQL keeps them. Bytes go in and out in chunks, each in a
 //! statement of its own, so that no file is ever whole in memory and no reader keeps a connection.
 
+use std::collections::HashMap;
+
+use futures_util::future::{BoxFuture, join_all};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use super::group::Settle;
 use super::persist::Again;
 use super::{Store, seconds};
 use crate::error::StoreError;
@@ -12,6 +16,9 @@ use crate::lease::LeaseKey;
 
 /// Rows a statement of a sweep.
 const PAGE: i64 = 100;
+
+/// What one of those who ask together for the files of their jobs is told.
+pub(super) type Given = Result<Vec<File>, StoreError>;
 
 struct FileRow {
     id: Uuid,
@@ -262,25 +269,74 @@ impl Store {
         .transpose()
     }
 
-    /// What a job was given, in the order of its upload.
+    /// What a job was given, in the order of its upload. Jobs that begin at the same time are asked for together.
     ///
     /// # Errors
     /// When the database does not answer.
     pub async fn inputs(&self, job_id: Uuid) -> Result<Vec<File>, StoreError> {
-        let rows = sqlx::query_as!(
-            FileRow,
-            r#"
-            select
-              id, name, content_type, stage, object, size as "size!", sha256 as "sha256!", crc32 as "crc32!", created_at
-            from ops_files
-            where job_id = $1 and kind = 'input' and sha256 is not null
-            order by place, id
-            "#,
-            job_id,
-        )
-        .fetch_all(&self.pool)
-        .await?;
-        rows.into_iter().map(File::try_from).collect()
+        let settle = || {
+            let store = self.clone();
+            let settle = move |jobs: Vec<Uuid>| -> BoxFuture<'static, _> {
+                let store = store.clone();
+                Box::pin(async move { store.inputs_of_group(&jobs).await })
+            };
+            Box::new(settle) as Settle<Uuid, Given>
+        };
+        let given = self.giving.ask(job_id, 0, settle).await;
+        given.unwrap_or_else(|| Err(StoreError::Internal("a group broke down".into())))
+    }
+
+    /// What is wrong with one job's files is its own affair: where they cannot be had together, each job is asked for alone.
+    async fn inputs_of_group(&self, jobs: &[Uuid]) -> Vec<Given> {
+        match self.inputs_of(jobs).await {
+            Ok(mut files) => jobs
+                .iter()
+                .map(|job| Ok(files.remove(job).unwrap_or_default()))
+                .collect(),
+            Err(error) if jobs.len() == 1 => vec![Err(error)],
+            Err(_) => {
+                let alone = jobs.iter().map(async |job| {
+                    let files = self.inputs_of(&[*job]).await;
+                    files.map(|mut files| files.remove(job).unwrap_or_default())
+                });
+                join_all(alone).await
+            }
+        }
+    }
+
+    async fn inputs_of(&self, jobs: &[Uuid]) -> Result<HashMap<Uuid, Vec<File>>, StoreError> {
+        self.persist(Again::Always, async || {
+            let rows = sqlx::query!(
+                r#"
+                select
+                  job_id as "job_id!", id, name, content_type, stage, object, size as "size!", sha256 as "sha256!",
+                  crc32 as "crc32!", created_at
+                from ops_files
+                where job_id = any($1) and kind = 'input' and sha256 is not null
+                order by place, id
+                "#,
+                jobs,
+            )
+            .fetch_all(&self.pool)
+            .await?;
+            let mut files: HashMap<Uuid, Vec<File>> = HashMap::new();
+            for row in rows {
+                let file = FileRow {
+                    id: row.id,
+                    name: row.name,
+                    content_type: row.content_type,
+                    stage: row.stage,
+                    object: row.object,
+                    size: row.size,
+                    sha256: row.sha256,
+                    crc32: row.crc32,
+                    created_at: row.created_at,
+                };
+                files.entry(row.job_id).or_default().push(file.try_into()?);
+            }
+            Ok(files)
+        })
+        .await
     }
 
     /// A chunk of a file; `None` when it is gone, or never was.

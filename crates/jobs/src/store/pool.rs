@@ -56,7 +56,7 @@ pub(super) struct Pool {
 
 struct Inner {
     /// Replaced when it is beyond help.
-    pool: RwLock<PgPool>,
+    source: RwLock<Source>,
     pool_options: PgPoolOptions,
     connect: PgConnectOptions,
     pooler: Pooler,
@@ -65,10 +65,25 @@ struct Inner {
     /// What a transaction through a pooler says first, in place of the session's settings.
     begin: String,
     failing_since: Mutex<Option<Instant>>,
+    at_hand: AtHand,
+}
+
+/// Where connections come from.
+#[derive(Clone)]
+struct Source {
+    pool: PgPool,
     /// One for each connection that may be lent. What is lent and what is at hand never are more together than the pool may
     /// have open, so whoever has a place and finds none at hand gets one from the pool.
     places: Arc<Semaphore>,
-    at_hand: AtHand,
+}
+
+impl Source {
+    fn new(options: &PgPoolOptions, connect: &PgConnectOptions) -> Self {
+        Self {
+            places: Arc::new(Semaphore::new(options.get_max_connections() as usize)),
+            pool: options.clone().connect_lazy_with(connect.clone()),
+        }
+    }
 }
 
 impl fmt::Debug for Pool {
@@ -103,22 +118,25 @@ impl Pool {
             .before_acquire(|connection, met| Box::pin(is_alive(connection, met)));
         Self {
             inner: Arc::new(Inner {
-                pool: RwLock::new(pool_options.clone().connect_lazy_with(connect.clone())),
+                source: RwLock::new(Source::new(&pool_options, &connect)),
                 pool_options,
                 connect,
                 pooler: options.pooler,
                 limit: options.statement_timeout + Duration::from_secs(1),
                 begin,
                 failing_since: Mutex::new(None),
-                places: Arc::new(Semaphore::new(options.max_connections as usize)),
                 at_hand: AtHand::default(),
             }),
         }
     }
 
+    fn source(&self) -> Source {
+        let source = self.inner.source.read();
+        source.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     fn current(&self) -> PgPool {
-        let pool = self.inner.pool.read();
-        pool.unwrap_or_else(PoisonError::into_inner).clone()
+        self.source().pool
     }
 
     pub(super) fn pooler(&self) -> Pooler {
@@ -128,7 +146,8 @@ impl Pool {
     /// How the connections are used just now.
     pub(super) fn usage(&self) -> PoolUse {
         let pool = self.current();
-        let idle = pool.num_idle() + self.inner.at_hand.count();
+        // sqlx's own figure is beyond all bounds for a moment while one comes and another goes.
+        let idle = pool.num_idle().saturating_add(self.inner.at_hand.count());
         let idle = u32::try_from(idle).unwrap_or(u32::MAX);
         PoolUse {
             used: pool.size().saturating_sub(idle),
@@ -157,7 +176,8 @@ impl Pool {
 
     /// Closes every connection.
     pub(super) async fn close(&self) {
-        let pool = self.current();
+        let Source { pool, places } = self.source();
+        places.close();
         let closed = async {
             // It takes none back from now on.
             let closed = pool.close();
@@ -191,11 +211,12 @@ impl Pool {
     }
 
     async fn place_and_session(&self) -> Result<(OwnedSemaphorePermit, Session), Error> {
-        let place = Arc::clone(&self.inner.places).acquire_owned().await;
+        let Source { pool, places } = self.source();
+        let place = places.acquire_owned().await;
         let place = place.map_err(|_| Error::PoolClosed)?;
         let session = match self.inner.at_hand.warmest().await {
             Some(session) => session,
-            None => Session::new(self.current().acquire().await?),
+            None => Session::new(pool.acquire().await?),
         };
         Ok((place, session))
     }
@@ -244,13 +265,17 @@ impl Pool {
         );
         let Ok(Ok(fresh)) = fresh.await else { return };
         let _ = timeout(SIGN_OF_LIFE, fresh.close()).await;
-        let options = self.inner.pool_options.clone();
-        let new = options.connect_lazy_with(self.inner.connect.clone());
+        if self.current().is_closed() {
+            return;
+        }
+        let new = Source::new(&self.inner.pool_options, &self.inner.connect);
         *self
             .inner
-            .pool
+            .source
             .write()
             .unwrap_or_else(PoisonError::into_inner) = new;
+        // What is left of the other one has no place here.
+        drop(self.inner.at_hand.take_all());
         tracing::error!(
             event = "pool_replaced",
             "no connection could be had for {HOPELESS:?} while the database took new ones"
@@ -383,6 +408,19 @@ mod tests {
         assert!(!works(&pool).await, "this one notices");
         assert!(works(&pool).await);
         assert!(pool.failing_since().is_none());
+    }
+
+    #[tokio::test]
+    async fn those_who_hold_every_connection_of_a_pool_that_is_replaced_keep_nobody_from_the_new_one()
+     {
+        let (pool, _database) = pool(1).await;
+        let held = pool.lend().await.expect("the one there is");
+        assert!(!works(&pool).await);
+        *pool.failing_since() = Instant::now().checked_sub(HOPELESS);
+        assert!(!works(&pool).await, "this one notices");
+        assert!(works(&pool).await);
+        pool.take_back(held, true);
+        assert!(works(&pool).await);
     }
 
     #[tokio::test]

@@ -118,7 +118,10 @@ impl AtHand {
         let is_alone = !std::mem::replace(&mut state.is_kept, true);
         drop(state);
         if is_alone {
-            let keeper = Keeper(Arc::clone(&self.state));
+            let keeper = Keeper {
+                state: Arc::clone(&self.state),
+                has_ended: false,
+            };
             self.tasks.spawn(keeper.keep());
         }
         Ok(())
@@ -136,6 +139,8 @@ impl AtHand {
             if (warm.is_sound && warm.is_fresh()) || warm.session.answers().await {
                 return Some(warm.session);
             }
+            // Asked one after the other, the dead would keep whoever waits from a living one.
+            lock(&self.state).warm.retain(Warm::is_fresh);
         }
     }
 
@@ -147,21 +152,25 @@ impl AtHand {
 }
 
 /// Who gives back to the pool what nobody uses; ends when there is none left.
-struct Keeper(Arc<Mutex<State>>);
+struct Keeper {
+    state: Arc<Mutex<State>>,
+    has_ended: bool,
+}
 
 impl Keeper {
-    async fn keep(self) {
+    async fn keep(mut self) {
         loop {
             tokio::time::sleep(FRESH).await;
             let stale: Vec<Warm> = {
-                let mut state = lock(&self.0);
+                let mut state = lock(&self.state);
                 let stale = state.warm.partition_point(|warm| !warm.is_fresh());
                 state.warm.drain(..stale).collect()
             };
             join_all(stale.into_iter().map(|warm| warm.session.give_back())).await;
-            let mut state = lock(&self.0);
+            let mut state = lock(&self.state);
             if state.warm.is_empty() {
                 state.is_kept = false;
+                self.has_ended = true;
                 return;
             }
         }
@@ -171,7 +180,9 @@ impl Keeper {
 impl Drop for Keeper {
     /// Cut off with its runtime: whoever comes next on another begins one again.
     fn drop(&mut self) {
-        lock(&self.0).is_kept = false;
+        if !self.has_ended {
+            lock(&self.state).is_kept = false;
+        }
     }
 }
 
