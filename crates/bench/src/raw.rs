@@ -15,6 +15,8 @@ use crate::Result;
 
 /// So many jobs a claim, and at most so many a finish.
 const BATCH: usize = 500;
+/// The member of a payload that marks a job whose latency is taken.
+pub const PROBE: &str = "probe";
 /// A look at the whole queue, for what came late.
 const LOOK_AT_ALL: Duration = Duration::from_secs(5);
 
@@ -87,18 +89,35 @@ type Claimed = (Uuid, i64, sqlx::types::time::OffsetDateTime, Value);
 /// # Errors
 /// When the database fails.
 pub async fn work(pool: &PgPool, target: u64, count: Arc<AtomicU64>) -> Result<()> {
+    work_and_tell(pool, target, count, None).await
+}
+
+/// The same, and tells when a job whose payload has the member [`PROBE`] begins.
+///
+/// # Errors
+/// When the database fails.
+pub async fn work_and_tell(
+    pool: &PgPool,
+    target: u64,
+    count: Arc<AtomicU64>,
+    begun: Option<mpsc::UnboundedSender<Instant>>,
+) -> Result<()> {
     let (give, take) = mpsc::channel(BATCH * 2);
     let mut finishing = JoinSet::new();
     finishing.spawn(finish(pool.clone(), take, target, count));
     let mut claiming = JoinSet::new();
-    claiming.spawn(claim(pool.clone(), give));
+    claiming.spawn(claim(pool.clone(), give, begun));
     tokio::select! {
         Some(ended) = finishing.join_next() => ended?,
         Some(ended) = claiming.join_next() => ended?,
     }
 }
 
-async fn claim(pool: PgPool, give: mpsc::Sender<(Uuid, i64)>) -> Result<()> {
+async fn claim(
+    pool: PgPool,
+    give: mpsc::Sender<(Uuid, i64)>,
+    begun: Option<mpsc::UnboundedSender<Instant>>,
+) -> Result<()> {
     let none = (sqlx::types::time::OffsetDateTime::UNIX_EPOCH, Uuid::nil());
     let (mut low, mut looked) = (none, Instant::now());
     loop {
@@ -114,8 +133,14 @@ async fn claim(pool: PgPool, give: mpsc::Sender<(Uuid, i64)>) -> Result<()> {
         if rows.is_empty() {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
-        for (id, fence, claim_order, _payload) in rows {
+        for (id, fence, claim_order, payload) in rows {
             low = low.max((claim_order, id));
+            if let Some(begun) = &begun
+                && payload.get(PROBE).is_some()
+            {
+                // Whoever waits for it may have gone.
+                let _ = begun.send(Instant::now());
+            }
             give.send((id, fence)).await?;
         }
     }

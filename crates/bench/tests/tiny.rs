@@ -134,13 +134,14 @@ async fn latency() {
     let report = report(Workload::Latency).await;
     for metric in [
         "idle, one commit alone, p50",
+        "idle, one create alone, p50",
         "idle, one claim alone, p50",
         "idle, library, p50",
         "idle, library, p50 with groups, of without",
         "idle, SQL and notify, p50",
         "idle, trigger_runner, from the call, p50",
         "idle, every wake-up dropped, p50",
-        "at half the drain rate, library, p99",
+        "at half the drain rate, p99",
     ] {
         assert_eq!(
             report.values("latency", metric, PRODUCT).len(),
@@ -148,6 +149,7 @@ async fn latency() {
             "{metric}"
         );
     }
+    both(&report, "latency", "at half the drain rate, p99");
 }
 
 #[tokio::test]

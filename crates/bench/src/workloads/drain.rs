@@ -169,7 +169,11 @@ async fn rate(database: &Database, schema: Schema, jobs: u64) -> Result<f64> {
     Ok(jobs as f64 / seconds.as_secs_f64())
 }
 
-async fn timed(work: impl Future<Output = Result<()>>) -> Result<Duration> {
+/// How long it takes.
+///
+/// # Errors
+/// Its own, and when it does not come to an end.
+pub async fn timed(work: impl Future<Output = Result<()>>) -> Result<Duration> {
     let begun = Instant::now();
     timeout(PATIENCE, work).await??;
     Ok(begun.elapsed())
