@@ -478,14 +478,20 @@ mod tests {
         );
         first.commit().await.expect("committed");
         let mut second = second;
-        let last = sqlx::query_scalar("select pg_backend_pid()");
-        let last: i32 = last.fetch_one(&mut *second).await.expect("its process");
+        let asked = sqlx::query_scalar("select pg_backend_pid()");
+        let mut last: i32 = asked.fetch_one(&mut *second).await.expect("its process");
+        let mut used = Instant::now();
         second.commit().await.expect("committed");
-        assert_eq!(pool.inner.at_hand.count(), 2);
-        for _ in 0..20 {
-            assert_eq!(backend(&pool).await, last);
+        let mut proved = 0;
+        while proved < 20 {
+            let lent = backend(&pool).await;
+            // On a machine that stood still for so long it may have gone back.
+            if used.elapsed() < FRESH {
+                assert_eq!(lent, last);
+                proved += 1;
+            }
+            (last, used) = (lent, Instant::now());
         }
-        assert_eq!(pool.usage().idle, 2);
         while pool.current().num_idle() < 2 {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
