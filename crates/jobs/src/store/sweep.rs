@@ -145,7 +145,7 @@ impl Store {
     }
 
     /// Seals the histories of jobs that have ended: a page, so that a busy database is not made busier, and some more where it
-    /// would come late. Nothing, while it is not `late` yet.
+    /// would come a minute later than that. Nothing, while it is not `late` yet.
     async fn seal(&self, actor: &str, late: Duration) -> Result<(), StoreError> {
         let begun = Instant::now();
         for _ in 0..SEAL_PAGES {
@@ -161,7 +161,8 @@ impl Store {
                   ) then ops_seal($1) end as sealed,
                   exists (
                     select from ops_sweeps s
-                    where s.name in ('seal', 'seal_again') and s.reached < clock_timestamp() - interval '1 minute'
+                    where s.name in ('seal', 'seal_again')
+                      and s.reached < clock_timestamp() - interval '1 minute' - make_interval(secs => $2)
                   ) as "late!"
                 "#,
                 actor,
