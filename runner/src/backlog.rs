@@ -95,9 +95,20 @@ mod tests {
     use futures_util::FutureExt;
 
     use super::*;
+    use crate::slots::FreeSlots;
 
     fn rings(backlog: &Backlog) -> bool {
         backlog.time_to_look().now_or_never().is_some()
+    }
+
+    /// Of many slots, all at work while more waits, one has been freed.
+    fn one_freed() -> (Backlog, Slots, FreeSlots) {
+        let (backlog, slots) = (Backlog::default(), Slots::new(32));
+        let mut taken = slots.take_all();
+        backlog.note(true);
+        taken.pop();
+        backlog.slots_freed(&slots);
+        (backlog, slots, taken)
     }
 
     #[test]
@@ -126,11 +137,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_look_for_few_slots_is_made_a_moment_later_or_once_there_are_more() {
-        let (backlog, slots) = (Backlog::default(), Slots::new(32));
-        let mut taken = slots.take_all();
-        backlog.note(true);
-        taken.pop();
-        backlog.slots_freed(&slots);
+        let (backlog, slots, mut taken) = one_freed();
         let mut looking = Box::pin(backlog.time_to_look());
         assert!((&mut looking).now_or_never().is_none(), "one is few");
         looking.await;
@@ -154,11 +161,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_arrives_is_looked_for_at_once_whatever_was_to_be_looked_for_later() {
-        let (backlog, slots) = (Backlog::default(), Slots::new(32));
-        let mut taken = slots.take_all();
-        backlog.note(true);
-        taken.pop();
-        backlog.slots_freed(&slots);
+        let (backlog, _slots, _taken) = one_freed();
         backlog.work_arrived();
         assert!(rings(&backlog));
     }

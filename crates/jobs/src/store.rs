@@ -91,7 +91,7 @@ use std::time::Duration;
 use sqlx::postgres::PgConnectOptions;
 
 use crate::error::StoreError;
-use group::{Crowd, Group, Lanes};
+use group::{Crowd, Group, Lanes, Settle};
 use low_water::LowWater;
 use pool::Pool;
 
@@ -233,6 +233,20 @@ impl Store {
     /// Closes every connection.
     pub async fn close(&self) {
         self.pool.close().await;
+    }
+
+    /// What serves a group of callers, on a store of its own; made only for whoever finds a lane free.
+    fn serving<Asked, Answer, Work>(
+        &self,
+        settle: impl Fn(Self, Vec<Asked>) -> Work + Send + 'static,
+    ) -> impl FnOnce() -> Settle<Asked, Answer>
+    where
+        Work: Future<Output = Vec<Answer>> + Send + 'static,
+    {
+        || {
+            let store = self.clone();
+            Box::new(move |asked| Box::pin(settle(store.clone(), asked)))
+        }
     }
 }
 

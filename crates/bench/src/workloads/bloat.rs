@@ -8,13 +8,13 @@ use sqlx::{Connection as _, PgConnection};
 use tokio::task::JoinSet;
 
 use super::Run;
-use super::drain::{SUBJECTS, prepared, turns};
+use super::drain::{SUBJECTS, prepared, queue, turns};
 use crate::Result;
 use crate::cluster::{Database, Schema};
 use crate::noop::NoopRunner;
 use crate::peer::Peer;
+use crate::raw;
 use crate::report::{Place, Unit};
-use crate::{raw, seed};
 
 /// So many jobs are kept queued ahead of the runner, and so many recorded at a time.
 const AHEAD: u64 = 10_000;
@@ -32,11 +32,7 @@ pub async fn run(run: &mut Run<'_>) -> Result<()> {
         };
         for (schema, subject) in turns(place).map(|which| SUBJECTS[which]) {
             let database = prepared(run.bench, schema, AHEAD, 0).await?;
-            let worker = match schema {
-                Schema::Raw => Worker::Raw,
-                Schema::Product | Schema::Empty => Worker::Product,
-            };
-            measure(run, place, subject, database, worker).await?;
+            measure(run, place, subject, database, Worker::Ours(schema)).await?;
         }
         for peer in run.peers {
             let database = run.bench.database(Schema::Empty).await?;
@@ -52,16 +48,14 @@ pub async fn run(run: &mut Run<'_>) -> Result<()> {
 /// Who works, and how jobs are recorded for it.
 #[derive(Clone, Copy)]
 enum Worker<'a> {
-    Product,
-    Raw,
+    Ours(Schema),
     Peer(&'a Peer),
 }
 
 impl Worker<'_> {
     async fn record(self, database: &Database, jobs: u64) -> Result<()> {
         match self {
-            Self::Product => seed::queue(&database.pool, jobs).await,
-            Self::Raw => seed::queue_raw(&database.pool, jobs).await,
+            Self::Ours(schema) => queue(database, schema, jobs).await,
             Self::Peer(peer) => peer.fill(database, jobs).await,
         }
     }
@@ -109,7 +103,7 @@ async fn under_a_snapshot(
     let counted = Arc::new(AtomicU64::new(0));
     let count = Arc::clone(&counted);
     let runner = match worker {
-        Worker::Raw => {
+        Worker::Ours(Schema::Raw) => {
             let pool = database.pool.clone();
             working.spawn(async move { raw::work(&pool, u64::MAX, count).await });
             None
@@ -119,7 +113,9 @@ async fn under_a_snapshot(
             working.spawn(async move { work.count_into(&count).await });
             None
         }
-        Worker::Product => Some(NoopRunner::start(&database.url, &[], None).await?),
+        Worker::Ours(Schema::Product | Schema::Empty) => {
+            Some(NoopRunner::start(&database.url, &[], None).await?)
+        }
     };
     let done = || match &runner {
         Some(runner) => runner.seen.count.load(Ordering::Relaxed),

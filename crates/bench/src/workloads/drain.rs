@@ -154,7 +154,8 @@ pub async fn prepared(bench: &Bench, schema: Schema, jobs: u64, retained: u64) -
     Ok(database)
 }
 
-async fn queue(database: &Database, schema: Schema, jobs: u64) -> Result<()> {
+/// Queues jobs, each schema's own way.
+pub(super) async fn queue(database: &Database, schema: Schema, jobs: u64) -> Result<()> {
     match schema {
         Schema::Raw => seed::queue_raw(&database.pool, jobs).await,
         Schema::Product | Schema::Empty => seed::queue(&database.pool, jobs).await,

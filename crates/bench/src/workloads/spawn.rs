@@ -2,11 +2,10 @@
 //! one that gives each a folder and pipes of its own as a job has them.
 
 use std::fs;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use tokio::time::timeout;
-
-use super::{PATIENCE, Run};
+use super::Run;
+use super::drain::timed;
 use crate::Result;
 use crate::child;
 use crate::cluster::Schema;
@@ -31,17 +30,17 @@ pub async fn run(run: &mut Run<'_>) -> Result<()> {
             round,
         };
         let times = run.scale.spawns;
-        let begun = Instant::now();
-        tokio::task::spawn_blocking(move || child::spawn_and_reap(PROGRAM, times)).await??;
-        let rate = times as f64 / begun.elapsed().as_secs_f64();
+        let bare = tokio::task::spawn_blocking(move || child::spawn_and_reap(PROGRAM, times));
+        let taken = timed(async { bare.await? }).await?;
+        let rate = times as f64 / taken.as_secs_f64();
         run.report
             .keep(place, "commands", BASE, rate, Unit::PerSecond);
         let folder = tempfile::tempdir()?;
-        let begun = Instant::now();
         let path = folder.path().to_owned();
-        tokio::task::spawn_blocking(move || child::spawn_in_folders(PROGRAM, times, &path))
-            .await??;
-        let rate = times as f64 / begun.elapsed().as_secs_f64();
+        let work = move || child::spawn_in_folders(PROGRAM, times, &path);
+        let in_folders = tokio::task::spawn_blocking(work);
+        let taken = timed(async { in_folders.await? }).await?;
+        let rate = times as f64 / taken.as_secs_f64();
         run.report
             .keep(place, "commands", IN_FOLDERS, rate, Unit::PerSecond);
         let rate = product(run, times).await?;
@@ -63,15 +62,13 @@ async fn product(run: &Run<'_>, times: u64) -> Result<f64> {
     fs::write(&file, DECLARED)?;
     let runner =
         NoopRunner::start(&database.url, &[("RUNNER_CONCURRENCY", "32")], Some(&file)).await?;
-    let begun = Instant::now();
     let done = async {
         while seed::is_anything_left(&database.pool).await? {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
         Result::Ok(())
     };
-    timeout(PATIENCE, done).await??;
-    let rate = times as f64 / begun.elapsed().as_secs_f64();
+    let rate = times as f64 / timed(done).await?.as_secs_f64();
     runner.stop().await?;
     let (succeeded, _) = seed::counts(&database.pool).await?;
     if succeeded != i64::try_from(times)? {

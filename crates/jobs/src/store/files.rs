@@ -3,11 +3,10 @@
 
 use std::collections::HashMap;
 
-use futures_util::future::{BoxFuture, join_all};
+use futures_util::future::join_all;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::group::Settle;
 use super::persist::Again;
 use super::{Store, seconds};
 use crate::error::StoreError;
@@ -274,14 +273,8 @@ impl Store {
     /// # Errors
     /// When the database does not answer.
     pub async fn inputs(&self, job_id: Uuid) -> Result<Vec<File>, StoreError> {
-        let settle = || {
-            let store = self.clone();
-            let settle = move |jobs: Vec<Uuid>| -> BoxFuture<'static, _> {
-                let store = store.clone();
-                Box::pin(async move { store.inputs_of_group(&jobs).await })
-            };
-            Box::new(settle) as Settle<Uuid, Given>
-        };
+        let settle = self
+            .serving(|store, jobs: Vec<Uuid>| async move { store.inputs_of_group(&jobs).await });
         let given = self.giving.ask(job_id, 0, settle).await;
         given.unwrap_or_else(|| Err(StoreError::Internal("a group broke down".into())))
     }

@@ -4,13 +4,11 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use futures_util::future::BoxFuture;
 use serde_json::Value;
 use uuid::Uuid;
 
 use super::Store;
 use super::finish::Ending;
-use super::group::Settle;
 use super::persist::Again;
 use crate::error::StoreError;
 use crate::lease::LeaseKey;
@@ -46,14 +44,8 @@ impl Store {
         };
         let size =
             ending.result.as_ref().map_or(0, weight) + ending.error.as_ref().map_or(0, String::len);
-        let settle = || {
-            let store = self.clone();
-            let settle = move |ended: Vec<Ended>| -> BoxFuture<'static, _> {
-                let store = store.clone();
-                Box::pin(async move { store.end_all(&ended).await })
-            };
-            Box::new(settle) as Settle<Ended, Answered>
-        };
+        let settle =
+            self.serving(|store, ended: Vec<Ended>| async move { store.end_all(&ended).await });
         let answered = self.finishing.ask(ended, size, settle).await;
         answered.unwrap_or(Ok(None))
     }

@@ -7,7 +7,6 @@ use sqlx::postgres::{PgConnectOptions, PgListener, PgPoolOptions};
 use tokio::time::timeout;
 
 use super::Store;
-use super::group::Settle;
 use crate::error::StoreError;
 use crate::job::Job;
 use crate::state::Status;
@@ -28,18 +27,11 @@ impl Store {
         if !jobs.into_iter().any(is_due) {
             return;
         }
-        let settle = || {
-            let store = self.clone();
-            let settle = move |asked: Vec<()>| -> futures_util::future::BoxFuture<'static, _> {
-                let store = store.clone();
-                Box::pin(async move {
-                    store.notify().await;
-                    tokio::time::sleep(PAUSE).await;
-                    asked
-                })
-            };
-            Box::new(settle) as Settle<(), ()>
-        };
+        let settle = self.serving(|store, asked| async move {
+            store.notify().await;
+            tokio::time::sleep(PAUSE).await;
+            asked
+        });
         self.hinting.tell((), settle);
     }
 

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use futures_util::future::{BoxFuture, join_all};
+use futures_util::future::join_all;
 use serde_json::Value;
 use sqlx::types::Json;
 use sqlx::{Executor, Postgres};
@@ -11,7 +11,6 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::Store;
-use super::group::Settle;
 use super::persist::Again;
 use super::row::JobRow;
 use crate::error::StoreError;
@@ -132,14 +131,7 @@ impl Store {
 
     async fn insert_together(&self, asked: Asked) -> Recorded {
         let weight = weight(&asked.0.payload);
-        let settle = || {
-            let store = self.clone();
-            let settle = move |asked: Vec<Asked>| -> BoxFuture<'static, _> {
-                let store = store.clone();
-                Box::pin(async move { store.insert_group(asked).await })
-            };
-            Box::new(settle) as Settle<Asked, Recorded>
-        };
+        let settle = self.serving(|store, asked| async move { store.insert_group(asked).await });
         let recorded = self.submitting.ask(asked, weight, settle).await;
         recorded.unwrap_or_else(|| Err(StoreError::Internal("a group broke down".into())))
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jobs::{NewJob, Outcome, Verified};
 use serde_json::json;
-use sqlx::PgPool;
+use sqlx::{PgPool, Postgres, Transaction};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -53,12 +53,18 @@ async fn sealed(database: &Database, id: Uuid) {
     }
 }
 
-async fn force(psql: &PgPool, statements: &[&'static str], id: Uuid) {
+/// A transaction in which no trigger looks.
+async fn unguarded(psql: &PgPool) -> Transaction<'static, Postgres> {
     let mut transaction = psql.begin().await.expect("a transaction");
     sqlx::query("set local session_replication_role = replica")
         .execute(&mut *transaction)
         .await
         .expect("no triggers");
+    transaction
+}
+
+async fn force(psql: &PgPool, statements: &[&'static str], id: Uuid) {
+    let mut transaction = unguarded(psql).await;
     for sql in statements {
         sqlx::query(*sql)
             .bind(id)
@@ -233,10 +239,9 @@ async fn what_is_committed_once_the_first_walk_has_passed_is_sealed_by_the_secon
 #[tokio::test]
 async fn of_more_ends_in_one_instant_than_a_page_takes_each_is_sealed() {
     let database = Database::new().await;
-    let mut forced = database.psql.begin().await.expect("a transaction");
+    let mut forced = unguarded(&database.psql).await;
     sqlx::raw_sql(
-        "set local session_replication_role = replica;
-         insert into ops_job_events (job_id, seq, at, kind, attempt, actor, data)
+        "insert into ops_job_events (job_id, seq, at, kind, attempt, actor, data)
          select gen_random_uuid(), 1, now() - interval '20 seconds', 'aborted', 0, 'test', '{}' from generate_series(1, 10500);
          update ops_sweeps set reached = now() - interval '30 seconds' where name in ('seal', 'seal_again');",
     )
@@ -259,10 +264,9 @@ async fn of_more_ends_in_one_instant_than_a_page_takes_each_is_sealed() {
 #[tokio::test]
 async fn whoever_is_busy_seals_only_what_is_late() {
     let database = Database::new().await;
-    let mut forced = database.psql.begin().await.expect("a transaction");
+    let mut forced = unguarded(&database.psql).await;
     sqlx::raw_sql(
-        "set local session_replication_role = replica;
-         insert into ops_job_events (job_id, seq, at, kind, attempt, actor, data)
+        "insert into ops_job_events (job_id, seq, at, kind, attempt, actor, data)
          values (gen_random_uuid(), 1, now() - interval '12 seconds', 'aborted', 0, 'test', '{}');
          update ops_sweeps set reached = now() - interval '15 seconds' where name in ('seal', 'seal_again');",
     )
