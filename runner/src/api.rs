@@ -71,6 +71,7 @@ async fn tick(
     let noted = app.store.note_tick(&actor).await;
     let mut done = crate::housekeeping::tick(&app).await;
     done.note("note", noted);
+    app.seal.notify_one();
     app.tell.notify_one();
     app.publish.notify_one();
     // Whatever of the house could not be kept, due jobs are taken.

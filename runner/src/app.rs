@@ -56,6 +56,8 @@ pub(crate) struct App {
     /// Told whenever a job has ended here.
     pub(crate) ended: Notify,
     pub(crate) loops: Arc<Loops>,
+    /// Told when ended jobs are to be sealed at once.
+    pub(crate) seal: Notify,
     /// Tells endpoints what happened; `None` without a key to sign with.
     pub(crate) webhooks: Option<webhooks::Sender>,
     /// Told when webhooks are to be sent at once.

@@ -170,11 +170,7 @@ async fn release(app: &App) -> Result<(), StoreError> {
 
 async fn sweep(app: &App) -> Result<Swept, StoreError> {
     let actor = format!("sweep:{}", app.identity.id);
-    let swept = if app.backlog.may_wait() && app.slots.used() > 0 {
-        app.store.sweep_while_busy(&actor).await?
-    } else {
-        app.store.sweep(&actor).await?
-    };
+    let swept = app.store.sweep(&actor).await?;
     app.leases.forget_forsaken();
     if swept != Swept::default() {
         tracing::info!(

@@ -34,6 +34,7 @@ mod reports;
 mod reserved;
 mod run_folder;
 mod running;
+mod sealing;
 mod secrets;
 mod slots;
 mod spans;

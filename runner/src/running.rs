@@ -34,6 +34,7 @@ use crate::metrics::RunnerMetrics;
 use crate::outcome_file::Outcomes;
 use crate::publishing::publish;
 use crate::registry::Registry;
+use crate::sealing::seal;
 use crate::slots::Slots;
 use crate::telling::tell;
 use crate::work_dir::WorkDir;
@@ -183,6 +184,7 @@ pub async fn start(mut config: Config, handlers: Handlers) -> Result<RunningRunn
         ended: tokio::sync::Notify::new(),
         loops: Arc::default(),
         webhooks,
+        seal: tokio::sync::Notify::new(),
         tell: tokio::sync::Notify::new(),
         notion,
         publish: tokio::sync::Notify::new(),
@@ -321,6 +323,12 @@ async fn live(
         let begin = || keep_house(Arc::clone(&of_task));
         of_task.loops.keep("housekeeping", begin).await
     });
+    let mut sealing = JoinSet::new();
+    let of_task = Arc::clone(&app);
+    sealing.spawn(async move {
+        let begin = || seal(Arc::clone(&of_task));
+        of_task.loops.keep("seals", begin).await
+    });
     let mut telling = JoinSet::new();
     let of_task = Arc::clone(&app);
     telling.spawn(async move {
@@ -350,6 +358,7 @@ async fn live(
             Some(Ok(Some(Err(error)))) => error,
             Some(Ok(Some(Ok(())) | None) | Err(_)) | None => StartError::PartEnded("housekeeping"),
         }),
+        _ = sealing.join_next() => Some(StartError::PartEnded("seals")),
         _ = telling.join_next() => Some(StartError::PartEnded("webhooks")),
         _ = publishing.join_next() => Some(StartError::PartEnded("notion")),
         () = keeper.ended() => Some(StartError::PartEnded("lease keeper")),
@@ -372,6 +381,7 @@ async fn live(
     }
     dispatching.shutdown().await;
     housekeeping.shutdown().await;
+    sealing.shutdown().await;
     // What was sent is recorded if it is answered soon; else it is sent again by another.
     let last = async { tokio::join!(telling.join_next(), publishing.join_next()) };
     let _ = tokio::time::timeout(LAST_WORDS, last).await;

@@ -19,6 +19,8 @@ const RECEIVERS_DEADLINE: Duration = Duration::from_secs(8);
 /// For so long outcomes are begun to be published; each may take as long again.
 const PUBLISHING_BUDGET: Duration = Duration::from_secs(4);
 /// Whoever calls waits; what is left is the next call's.
+const SEALING_BUDGET: Duration = Duration::from_secs(1);
+/// As above.
 const RETENTION_BUDGET: Duration = Duration::from_millis(500);
 
 /// Do what is due: take back what lost runners held, fail what outlived its time to live, fire what schedules have due, remove ended jobs that were kept for long enough, send webhooks, publish to Notion, trigger the runner for a due job.
@@ -59,6 +61,7 @@ pub(crate) async fn tick(
     let removed = if done.is_over() {
         0
     } else {
+        seal(&app, &actor).await;
         remove_expired(&app, &actor).await
     };
     if let Some(problem) = done.failed {
@@ -172,6 +175,17 @@ async fn publish(app: &App, actor: &str) -> u64 {
         }
     }
     published
+}
+
+/// Seals what has ended, for those who have no runner that looks by itself. What is left is the next tick's.
+async fn seal(app: &App, actor: &str) {
+    let sealed = app
+        .store
+        .seal(actor, SEALING_BUDGET, || Duration::ZERO)
+        .await;
+    if let Err(error) = sealed {
+        tracing::warn!(event = "seal_failed", %error);
+    }
 }
 
 /// How many ended jobs were removed. Nothing else of a tick hangs on it, so that it fails by itself.

@@ -2,7 +2,7 @@
 //! between this and the base is what the database does for the guard, the fences and the leases; what is between the product
 //! and this is the runner.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use jobs::{
@@ -10,11 +10,12 @@ use jobs::{
 };
 use serde_json::Value;
 use sqlx::types::time::OffsetDateTime;
-use tokio::sync::mpsc;
+use tokio::sync::mpsc::{self, UnboundedSender};
 use tokio::task::JoinSet;
 
 use crate::Result;
 use crate::cluster::Database;
+use crate::noop::PROBE;
 use crate::seed::NOOP;
 use crate::workloads::PATIENCE;
 
@@ -28,11 +29,32 @@ const LEASE: Duration = PATIENCE;
 /// # Errors
 /// When the database fails.
 pub async fn work(url: &str, target: u64) -> Result<()> {
+    work_on(url, &[NOOP], target, None).await
+}
+
+/// The same for jobs of these types, until it is dropped; tells when a [`PROBE`] begins.
+///
+/// # Errors
+/// When the database fails.
+pub async fn work_and_tell(
+    url: &str,
+    job_types: &[&str],
+    begun: UnboundedSender<Instant>,
+) -> Result<()> {
+    work_on(url, job_types, u64::MAX, Some(begun)).await
+}
+
+async fn work_on(
+    url: &str,
+    job_types: &[&str],
+    target: u64,
+    begun: Option<UnboundedSender<Instant>>,
+) -> Result<()> {
     let store = Store::new(&StoreOptions::new(url.to_owned(), 4, "bench"))?;
     let (give, take) = mpsc::channel(BATCH * 2);
     let mut claiming = JoinSet::new();
-    let claimant = Claimant::new(store.clone(), NOOP)?;
-    claiming.spawn(claim(claimant, give));
+    let claimant = Claimant::new(store.clone(), job_types)?;
+    claiming.spawn(claim(claimant, give, begun));
     tokio::select! {
         finished = finish(&store, take, target) => finished?,
         Some(ended) = claiming.join_next() => ended??,
@@ -57,34 +79,40 @@ pub async fn seal(database: &Database) -> Result<()> {
         .fetch_one(&database.pool)
         .await?
     {
-        store.sweep("sweep:bench").await?;
+        store
+            .seal("sweep:bench", Duration::MAX, || Duration::ZERO)
+            .await?;
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     store.close().await;
     Ok(())
 }
 
-/// Who claims jobs of one type, and is no runner.
+/// Who claims jobs of some types, and is no runner.
 #[derive(Debug)]
 pub struct Claimant {
     store: Store,
     runner: RunnerIdentity,
-    types: [TypeTerms; 1],
+    types: Vec<TypeTerms>,
 }
 
 impl Claimant {
     /// One that has claimed nothing yet.
     ///
     /// # Errors
-    /// When that is no job type.
-    pub fn new(store: Store, job_type: &str) -> Result<Self> {
+    /// When one of them is no job type.
+    pub fn new(store: Store, job_types: &[&str]) -> Result<Self> {
+        let types = job_types
+            .iter()
+            .map(|job_type| Ok(TypeTerms::new(job_type.parse()?)));
+        let types = types.collect::<Result<_>>()?;
         Ok(Self {
             store,
             runner: RunnerIdentity {
                 id: "bench".to_owned(),
                 boot_id: service::ids::uuid_v7(),
             },
-            types: [TypeTerms::new(job_type.parse()?)],
+            types,
         })
     }
 
@@ -104,7 +132,11 @@ impl Claimant {
     }
 }
 
-async fn claim(claimant: Claimant, give: mpsc::Sender<Lease>) -> Result<()> {
+async fn claim(
+    claimant: Claimant,
+    give: mpsc::Sender<Lease>,
+    begun: Option<UnboundedSender<Instant>>,
+) -> Result<()> {
     loop {
         let at_work = BATCH * 2 - give.capacity();
         let claimed = claimant.claim(at_work, BATCH).await?;
@@ -112,6 +144,12 @@ async fn claim(claimant: Claimant, give: mpsc::Sender<Lease>) -> Result<()> {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         for leased in claimed {
+            if let Some(begun) = &begun
+                && leased.job_type.as_str() == PROBE
+            {
+                // Whoever waits for it may have gone.
+                let _ = begun.send(Instant::now());
+            }
             give.send(leased.lease).await?;
         }
     }

@@ -7,6 +7,7 @@ pub mod drain;
 pub mod enqueue;
 pub mod http;
 pub mod latency;
+pub mod load;
 pub mod memory;
 pub mod runners;
 pub mod spawn;
@@ -56,6 +57,8 @@ pub enum Workload {
     Bloat,
     /// From the enqueue to the handler.
     Latency,
+    /// The same beside a load.
+    Load,
     /// Creates over HTTP.
     Http,
     /// Commands, one process a job.
@@ -79,6 +82,7 @@ impl Workload {
             Self::Depth => depth::run(run).await,
             Self::Bloat => bloat::run(run).await,
             Self::Latency => latency::run(run).await,
+            Self::Load => load::run(run).await,
             Self::Http => http::run(run).await,
             Self::Spawn => spawn::run(run).await,
             Self::Memory => memory::run(run).await,

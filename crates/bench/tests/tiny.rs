@@ -141,7 +141,6 @@ async fn latency() {
         "idle, SQL and notify, p50",
         "idle, trigger_runner, from the call, p50",
         "idle, every wake-up dropped, p50",
-        "at half the drain rate, p99",
     ] {
         assert_eq!(
             report.values("latency", metric, PRODUCT).len(),
@@ -149,7 +148,14 @@ async fn latency() {
             "{metric}"
         );
     }
-    both(&report, "latency", "at half the drain rate, p99");
+}
+
+#[tokio::test]
+async fn load() {
+    let report = report(Workload::Load).await;
+    let metric = "at half the drain rate, p99";
+    both(&report, "load", metric);
+    assert_eq!(report.values("load", metric, "statements alone").len(), 1);
 }
 
 #[tokio::test]

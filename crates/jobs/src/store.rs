@@ -36,6 +36,7 @@ mod runners;
 mod safety;
 mod schedules;
 mod schema;
+mod sealing;
 mod seals;
 mod slots;
 mod snapshot;

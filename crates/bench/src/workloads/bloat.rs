@@ -55,7 +55,7 @@ enum Worker<'a> {
 impl Worker<'_> {
     async fn record(self, database: &Database, jobs: u64) -> Result<()> {
         match self {
-            Self::Ours(schema) => queue(database, schema, jobs).await,
+            Self::Ours(schema) => queue(&database.pool, schema, jobs).await,
             Self::Peer(peer) => peer.fill(database, jobs).await,
         }
     }

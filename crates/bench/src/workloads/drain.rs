@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
+use sqlx::PgPool;
 use tokio::time::timeout;
 
 use super::{PATIENCE, Run};
@@ -15,7 +16,7 @@ use crate::report::{BASE, PRODUCT, Place, Unit};
 use crate::{seed, store};
 
 /// The product's claims and finishes without its runner.
-const STATEMENTS: &str = "statements alone";
+pub(super) const STATEMENTS: &str = "statements alone";
 
 /// Runs the workload for each size.
 ///
@@ -62,7 +63,7 @@ pub async fn run_retained(run: &mut Run<'_>) -> Result<()> {
         let mut with = SUBJECTS.map(|(_, subject)| (subject, 0.0));
         for which in turns(place) {
             let ((schema, subject), database) = (SUBJECTS[which], &filled[which]);
-            queue(database, schema, jobs).await?;
+            queue(&database.pool, schema, jobs).await?;
             database.settle().await?;
             let rate = rate(database, schema, jobs).await?;
             if schema == Schema::Product {
@@ -149,16 +150,16 @@ async fn peers(
 pub async fn prepared(bench: &Bench, schema: Schema, jobs: u64, retained: u64) -> Result<Database> {
     let database = bench.database(schema).await?;
     seed::retain(&database.pool, retained, schema == Schema::Product).await?;
-    queue(&database, schema, jobs).await?;
+    queue(&database.pool, schema, jobs).await?;
     database.settle().await?;
     Ok(database)
 }
 
 /// Queues jobs, each schema's own way.
-pub(super) async fn queue(database: &Database, schema: Schema, jobs: u64) -> Result<()> {
+pub(super) async fn queue(pool: &PgPool, schema: Schema, jobs: u64) -> Result<()> {
     match schema {
-        Schema::Raw => seed::queue_raw(&database.pool, jobs).await,
-        Schema::Product | Schema::Empty => seed::queue(&database.pool, jobs).await,
+        Schema::Raw => seed::queue_raw(pool, jobs).await,
+        Schema::Product | Schema::Empty => seed::queue(pool, jobs).await,
     }
 }
 

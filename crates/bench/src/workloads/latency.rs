@@ -1,34 +1,26 @@
 //! Latency: from the committed enqueue, or from the call, to the first instruction of the handler.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jobs::{NewJob, Store, StoreOptions};
 use serde_json::json;
 use sqlx::PgPool;
-use tokio::sync::mpsc;
-use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use super::drain::{drained_by_product, prepared, timed};
 use super::{PATIENCE, Run};
 use crate::Result;
 use crate::cluster::{Database, Schema};
 use crate::load::Client;
 use crate::noop::{NoopRunner, PROBE};
-use crate::report::{BASE, PRODUCT, Place, Unit};
+use crate::report::{PRODUCT, Place, Unit};
 use crate::serve::{Served, Service};
 use crate::stats::percentile;
 use crate::store::Claimant;
-use crate::{raw, seed};
 
 /// A job type that no runner takes.
 const ALONE: &str = "alone";
 /// Between two probes.
-const PAUSE: Duration = Duration::from_millis(10);
-const UNDER_LOAD: &str = "at half the drain rate";
-/// How often a load is fed.
-const TICK: Duration = Duration::from_millis(20);
+pub(super) const PAUSE: Duration = Duration::from_millis(10);
 /// The longest that a dropped wake-up may cost here.
 const POLL: &str = "1";
 
@@ -68,8 +60,6 @@ pub async fn run(run: &mut Run<'_>) -> Result<()> {
         store.close().await;
         runner.stop().await?;
         run.bench.remove(database).await?;
-        under_load(run, place).await?;
-        raw_under_load(run, place).await?;
         peers(run, place).await?;
     }
     Ok(())
@@ -79,7 +69,13 @@ fn keep(run: &mut Run<'_>, place: Place<'_>, metric: &str, milliseconds: &[f64])
     keep_of(run, place, PRODUCT, metric, milliseconds);
 }
 
-fn keep_of(run: &mut Run<'_>, place: Place<'_>, subject: &str, metric: &str, milliseconds: &[f64]) {
+pub(super) fn keep_of(
+    run: &mut Run<'_>,
+    place: Place<'_>,
+    subject: &str,
+    metric: &str,
+    milliseconds: &[f64],
+) {
     for (word, fraction) in [("p50", 0.5), ("p99", 0.99)] {
         let value = percentile(milliseconds, fraction).unwrap_or_default();
         run.report.keep(
@@ -100,7 +96,11 @@ async fn until_begun(runner: &mut NoopRunner, since: Instant) -> Result<f64> {
     Ok(begun.saturating_duration_since(since).as_secs_f64() * 1000.0)
 }
 
-async fn by_library(runner: &mut NoopRunner, store: &Store, probes: usize) -> Result<Vec<f64>> {
+pub(super) async fn by_library(
+    runner: &mut NoopRunner,
+    store: &Store,
+    probes: usize,
+) -> Result<Vec<f64>> {
     let mut taken = Vec::new();
     for id in 0..probes {
         store
@@ -184,7 +184,7 @@ async fn commits(pool: &PgPool, probes: usize) -> Result<Vec<f64>> {
 
 /// What the create of one job takes, and its claim, each with its commit: of a type that the runner leaves alone.
 async fn creates_and_claims(store: &Store, probes: usize) -> Result<(Vec<f64>, Vec<f64>)> {
-    let claimant = Claimant::new(store.clone(), ALONE)?;
+    let claimant = Claimant::new(store.clone(), &[ALONE])?;
     let (mut created, mut claimed) = (Vec::new(), Vec::new());
     for id in 0..probes {
         let job = NewJob::new(ALONE.parse()?, json!({"id": id}));
@@ -242,68 +242,6 @@ async fn by_trigger(
     }
     served.process.kill().await?;
     Ok(taken)
-}
-
-/// The same beside a load of half of what a drain reaches in this very round.
-async fn under_load(run: &mut Run<'_>, place: Place<'_>) -> Result<()> {
-    let jobs = run.scale.drains.first().copied().unwrap_or_default();
-    let database = prepared(run.bench, Schema::Product, jobs, 0).await?;
-    let half = jobs as f64 / drained_by_product(&database, jobs).await?.as_secs_f64() / 2.0;
-    let mut runner = NoopRunner::start(&database.url, &[], None).await?;
-    let mut feeding = JoinSet::new();
-    feeding.spawn(feed(database.pool.clone(), Schema::Product, half));
-    let store = Store::new(&StoreOptions::new(database.url.clone(), 2, "bench"))?;
-    let taken = by_library(&mut runner, &store, run.scale.probes).await?;
-    feeding.shutdown().await;
-    store.close().await;
-    runner.stop().await?;
-    keep(run, place, UNDER_LOAD, &taken);
-    run.bench.remove(database).await
-}
-
-/// The same for raw SQL, beside half of what it reaches itself.
-async fn raw_under_load(run: &mut Run<'_>, place: Place<'_>) -> Result<()> {
-    let jobs = run.scale.drains.first().copied().unwrap_or_default();
-    let database = prepared(run.bench, Schema::Raw, jobs, 0).await?;
-    let pool = &database.pool;
-    let taken = timed(raw::work(pool, jobs, Arc::default())).await?;
-    let half = jobs as f64 / taken.as_secs_f64() / 2.0;
-    let (tell, mut told) = mpsc::unbounded_channel();
-    let (mut working, of_task) = (JoinSet::new(), pool.clone());
-    working.spawn(feed(pool.clone(), Schema::Raw, half));
-    working.spawn(async move {
-        raw::work_and_tell(&of_task, u64::MAX, Arc::default(), Some(tell)).await
-    });
-    let mut taken = Vec::new();
-    for id in 0..run.scale.probes {
-        raw::enqueue(pool, &[json!({ raw::PROBE: id })]).await?;
-        let committed = Instant::now();
-        let begun = timeout(PATIENCE, told.recv()).await?;
-        let begun = begun.ok_or("the worker has ended")?;
-        taken.push(begun.saturating_duration_since(committed).as_secs_f64() * 1000.0);
-        tokio::time::sleep(PAUSE).await;
-    }
-    working.shutdown().await;
-    keep_of(run, place, BASE, UNDER_LOAD, &taken);
-    run.bench.remove(database).await
-}
-
-/// Records so many jobs a second, and tells the product's runner of them.
-async fn feed(pool: PgPool, schema: Schema, per_second: f64) -> Result<()> {
-    let (begun, mut fed) = (Instant::now(), 0);
-    loop {
-        let due = (begun.elapsed().as_secs_f64() * per_second) as u64;
-        let more = due.saturating_sub(fed);
-        match schema {
-            Schema::Raw => seed::queue_raw(&pool, more).await?,
-            Schema::Product | Schema::Empty => {
-                seed::queue(&pool, more).await?;
-                sqlx::query("notify ops_jobs").execute(&pool).await?;
-            }
-        }
-        fed = fed.max(due);
-        tokio::time::sleep(TICK).await;
-    }
 }
 
 async fn peers(run: &mut Run<'_>, place: Place<'_>) -> Result<()> {

@@ -1,6 +1,6 @@
 //! Housekeeping that any runner may do, none has to lead: guarded statements, a page at a time, safe to run at once.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde::Serialize;
 use time::OffsetDateTime;
@@ -33,14 +33,6 @@ pub struct LastSweep {
     /// How long ago that is, in seconds, by the database's clock.
     pub ago_seconds: f64,
 }
-
-/// Pages that one sweep seals at most.
-const SEAL_PAGES: usize = 5;
-/// It begins no other page after so long: after an end of very many jobs at once a page takes its time, and others wait.
-const SEALING: Duration = Duration::from_secs(1);
-
-/// So late a busy runner may leave what is to be sealed.
-const SEALED_LATER: Duration = Duration::from_secs(30);
 
 /// Rows a statement; a longer backlog takes more statements, not longer locks.
 const PAGE: i64 = 100;
@@ -89,20 +81,7 @@ impl Store {
     /// # Errors
     /// When the database does not answer; the rest is left to the next sweep.
     pub async fn sweep(&self, actor: &str) -> Result<Swept, StoreError> {
-        self.sweep_and_seal(actor, Duration::ZERO).await
-    }
-
-    /// As [`Store::sweep`], for whoever has jobs waiting: histories are sealed only once that is half a minute late, or by
-    /// another who has nothing else to do.
-    ///
-    /// # Errors
-    /// As [`Store::sweep`].
-    pub async fn sweep_while_busy(&self, actor: &str) -> Result<Swept, StoreError> {
-        self.sweep_and_seal(actor, SEALED_LATER).await
-    }
-
-    async fn sweep_and_seal(&self, actor: &str, late: Duration) -> Result<Swept, StoreError> {
-        let mut swept = self.recover_and_seal(actor, late).await?;
+        let mut swept = self.recover(actor).await?;
         swept.forgotten = sqlx::query!(
             "delete from ops_runners where last_seen_at < clock_timestamp() - interval '1 day' and drain_requested_at is null"
         )
@@ -117,10 +96,6 @@ impl Store {
     /// # Errors
     /// When the database does not answer; the rest is left to the next sweep.
     pub async fn recover(&self, actor: &str) -> Result<Swept, StoreError> {
-        self.recover_and_seal(actor, Duration::ZERO).await
-    }
-
-    async fn recover_and_seal(&self, actor: &str, late: Duration) -> Result<Swept, StoreError> {
         let mut swept = Swept {
             recovered: self.take_all_back(actor, None).await?,
             ..Swept::default()
@@ -137,44 +112,7 @@ impl Store {
         sqlx::query!(r#"select ops_note_sweep($1)::text as "noted""#, actor)
             .fetch_one(&self.pool)
             .await?;
-        // What was taken back stands, and the next sweep seals what this one could not.
-        if let Err(error) = self.seal(actor, late).await {
-            tracing::warn!(event = "seal_failed", %error);
-        }
         Ok(swept)
-    }
-
-    /// Seals the histories of jobs that have ended: a page, so that a busy database is not made busier, and some more where it
-    /// would come a minute later than that. Nothing, while it is not `late` yet.
-    async fn seal(&self, actor: &str, late: Duration) -> Result<(), StoreError> {
-        let begun = Instant::now();
-        for _ in 0..SEAL_PAGES {
-            if begun.elapsed() > SEALING {
-                break;
-            }
-            let page = sqlx::query!(
-                r#"
-                select
-                  case when exists (
-                    select from ops_sweeps s
-                    where s.name in ('seal', 'seal_again') and s.reached < clock_timestamp() - make_interval(secs => $2)
-                  ) then ops_seal($1) end as sealed,
-                  exists (
-                    select from ops_sweeps s
-                    where s.name in ('seal', 'seal_again')
-                      and s.reached < clock_timestamp() - interval '1 minute' - make_interval(secs => $2)
-                  ) as "late!"
-                "#,
-                actor,
-                late.as_secs_f64()
-            )
-            .fetch_one(&self.pool)
-            .await?;
-            if page.sealed.is_none() || !page.late {
-                break;
-            }
-        }
-        Ok(())
     }
 
     /// When a sweep was last done, and by whom; `None` before the first.

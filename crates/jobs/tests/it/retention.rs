@@ -251,7 +251,10 @@ async fn a_job_goes_whole_with_all_that_is_its_own_and_its_objects_are_cleared_a
     let id = rich(&database).await;
     let other = database.ended("b", Status::Queued).await;
     while database.count("select count(*) from ops_seals").await == 0 {
-        database.store.sweep("sweep:r1").await.expect("swept");
+        let sealing = database
+            .store
+            .seal("sweep:r1", Duration::MAX, || Duration::ZERO);
+        sealing.await.expect("sealed");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     let events = database.kinds(id).await.len() as u64;

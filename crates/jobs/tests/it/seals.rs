@@ -36,11 +36,27 @@ async fn lived(database: &Database) -> Uuid {
     id
 }
 
-/// Sweeps until the whole history of the job is sealed.
+/// Seals once what is due.
+async fn seal(database: &Database) {
+    database
+        .store
+        .seal("sweep:r1", Duration::MAX, || Duration::ZERO)
+        .await
+        .expect("sealed");
+}
+
+async fn count(psql: &PgPool) -> i64 {
+    sqlx::query_scalar("select count(*) from ops_seals")
+        .fetch_one(psql)
+        .await
+        .expect("a count")
+}
+
+/// Seals until the whole history of the job is sealed.
 async fn sealed(database: &Database, id: Uuid) {
     let covered = "select exists (select from ops_seals s join ops_jobs j on j.id = s.job_id where j.id = $1 and s.seq = j.event_seq)";
     loop {
-        database.store.sweep("sweep:r1").await.expect("swept");
+        seal(&database).await;
         let done: bool = sqlx::query_scalar(covered)
             .bind(id)
             .fetch_one(&database.psql)
@@ -221,7 +237,7 @@ async fn what_is_committed_once_the_first_walk_has_passed_is_sealed_by_the_secon
         .await
         .expect("the time");
     loop {
-        database.store.sweep("sweep:r1").await.expect("swept");
+        seal(&database).await;
         let reached = "select reached from ops_sweeps where name = 'seal'";
         let reached: OffsetDateTime = sqlx::query_scalar(reached)
             .fetch_one(&database.psql)
@@ -242,23 +258,22 @@ async fn of_more_ends_in_one_instant_than_a_page_takes_each_is_sealed() {
     let mut forced = unguarded(&database.psql).await;
     sqlx::raw_sql(
         "insert into ops_job_events (job_id, seq, at, kind, attempt, actor, data)
-         select gen_random_uuid(), 1, now() - interval '20 seconds', 'aborted', 0, 'test', '{}' from generate_series(1, 10500);
+         select gen_random_uuid(), 1, now() - interval '20 seconds', 'aborted', 0, 'test', '{}' from generate_series(1, 2500);
          update ops_sweeps set reached = now() - interval '30 seconds' where name in ('seal', 'seal_again');",
     )
     .execute(&mut *forced)
     .await
     .expect("forced");
     forced.commit().await.expect("committed");
-    let mut seals = Vec::new();
-    while seals.last() != Some(&10_500) {
-        database.store.sweep("sweep:r1").await.expect("swept");
-        let count: i64 = sqlx::query_scalar("select count(*) from ops_seals")
-            .fetch_one(&database.psql)
-            .await
-            .expect("a count");
-        seals.push(count);
+    let seals = || count(&database.psql);
+    let page = database
+        .store
+        .seal("sweep:r1", Duration::ZERO, || Duration::ZERO);
+    page.await.expect("sealed");
+    assert_eq!(seals().await, 1_000, "a page");
+    while seals().await < 2_500 {
+        seal(&database).await;
     }
-    assert_eq!(seals[0], 10_000, "a page");
 }
 
 #[tokio::test]
@@ -274,15 +289,12 @@ async fn whoever_is_busy_seals_only_what_is_late() {
     .await
     .expect("forced");
     forced.commit().await.expect("committed");
-    let seals = async || -> i64 {
-        let counted = sqlx::query_scalar("select count(*) from ops_seals");
-        counted.fetch_one(&database.psql).await.expect("a count")
+    let seals = || count(&database.psql);
+    let busy = || {
+        let store = &database.store;
+        store.seal("sweep:r1", Duration::MAX, || Duration::from_secs(20))
     };
-    database
-        .store
-        .sweep_while_busy("sweep:r1")
-        .await
-        .expect("swept");
+    busy().await.expect("sealed");
     assert_eq!(seals().await, 0);
     sqlx::query(
         "update ops_sweeps set reached = now() - interval '35 seconds' where name = 'seal_again'",
@@ -290,10 +302,6 @@ async fn whoever_is_busy_seals_only_what_is_late() {
     .execute(&database.psql)
     .await
     .expect("later");
-    database
-        .store
-        .sweep_while_busy("sweep:r1")
-        .await
-        .expect("swept");
+    busy().await.expect("sealed");
     assert_eq!(seals().await, 1);
 }
