@@ -1,4 +1,4 @@
--- A page of seals holds a tenth of what it held: under load, whoever waited for the database waited for a fifth of a second. Whoever
+-- A page of seals holds a twentieth of what it held: under load, whoever waited for the database waited for a fifth of a second. Whoever
 -- seals begins the next page after a pause.
 
 create or replace function ops_seal(actor text) returns int
@@ -6,11 +6,10 @@ language plpgsql security definer set search_path = public, pg_temp
 as $$
 #variable_conflict use_column
 declare
-  -- A page takes hundredths of a second, whatever is in it: so many jobs, and together so many events.
-  most_jobs constant int := 1000;
-  most_events constant int := 2000;
-  -- Looked at, most of which another page may have sealed.
-  most_seen constant int := 2000;
+  -- A page takes hundredths of a second, whatever is in it: so many ends are looked at, some of which another page may have
+  -- sealed, and so many events are sealed.
+  most_seen constant int := 500;
+  most_events constant int := 1000;
   -- Not sealed at all: it would take longer than a statement may.
   longest constant int := 100000;
   walk text;
@@ -18,7 +17,6 @@ declare
   until timestamptz;
   seen int;
   seen_at timestamptz;
-  unsealed int;
   ended int;
   sealed int;
   last_at timestamptz;
@@ -51,16 +49,12 @@ begin
     -- What shares an instant is seen together, since the walk goes on behind it.
     fetch first (most_seen) rows with ties
   ),
-  ends as materialized (
-    select e.*
+  ended as materialized (
+    select e.job_id, max(e.seq) as seq, max(e.at) as at
     from seen e
     -- One by one, whatever the planner expects: together, all seals there are would be read.
     where not exists (select from ops_seals s where s.job_id = e.job_id and s.seq >= e.seq offset 0)
-    order by e.at
-    limit most_jobs
-  ),
-  ended as materialized (
-    select e.job_id, max(e.seq) as seq, max(e.at) as at from ends e group by e.job_id
+    group by e.job_id
   ),
   page as materialized (
     select p.job_id, p.seq, p.at
@@ -78,14 +72,14 @@ begin
   )
   select
     (select count(*) from seen), (select max(seen.at) from seen),
-    (select count(*) from ends), (select count(*) from ended), count(*), max(page.at)
-  into seen, seen_at, unsealed, ended, sealed, last_at
+    (select count(*) from ended), count(*), max(page.at)
+  into seen, seen_at, ended, sealed, last_at
   from page;
   update ops_sweeps s
   set
     -- Others may have ended in the very instant of the last one.
     reached = case
-      when unsealed = most_jobs or sealed < ended then greatest(since, last_at - interval '1 microsecond')
+      when sealed < ended then greatest(since, last_at - interval '1 microsecond')
       when seen >= most_seen then seen_at
       else until
     end,

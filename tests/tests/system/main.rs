@@ -42,6 +42,7 @@ mod rotation;
 mod runner;
 mod schedules;
 mod scripts;
+mod seals;
 mod secrets;
 mod startup;
 mod strange_requests;

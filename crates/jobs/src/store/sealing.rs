@@ -8,8 +8,8 @@ use tokio::time::sleep;
 use super::{Store, seconds};
 use crate::error::StoreError;
 
-/// The pause after a page, by how long the page took: a fifth of the time is sealed.
-const PAUSE: u32 = 4;
+/// The pause after a page, by how long the page took: a third of the time is sealed.
+const PAUSE: u32 = 2;
 /// The same where seals come a minute later than they should: half of the time.
 const PAUSE_WHEN_LATE: u32 = 1;
 

@@ -270,7 +270,7 @@ async fn of_more_ends_in_one_instant_than_a_page_takes_each_is_sealed() {
         .store
         .seal("sweep:r1", Duration::ZERO, || Duration::ZERO);
     page.await.expect("sealed");
-    assert_eq!(seals().await, 1_000, "a page");
+    assert_eq!(seals().await, 1_000, "a page of one event each");
     while seals().await < 2_500 {
         seal(&database).await;
     }
