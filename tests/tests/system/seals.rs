@@ -27,10 +27,8 @@ async fn where_no_runner_looks_by_itself_a_tick_of_either_program_seals() {
         .await;
     let doors: [&Client; 2] = [&system.ops, &system.runner(0)];
     for (door, seals) in doors.into_iter().zip(1..) {
-        system
-            .run_until(&json!({"job_type": "hello"}), "succeeded")
-            .await;
-        wait_until("the job is sealed", async || {
+        system.submit_type("hello").await;
+        wait_until("the job has run and is sealed", async || {
             door.press("/tick").await.expect(200);
             (system.database.count(SEALS).await == seals).then_some(())
         })
