@@ -91,3 +91,5 @@ begin
   return sealed;
 end
 $$;
+
+comment on function ops_seal(text) is 'Seals a page of the jobs that ended in the next 10 s that were not looked at yet;

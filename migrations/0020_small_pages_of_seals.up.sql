@@ -1,15 +1,15 @@
--- A page of seals holds a twentieth of what it held: under load, whoever waited for the database waited for a fifth of a second. Whoever
--- seals begins the next page after a pause.
+-- A page of seals holds a twentieth of what it held, unless it comes late: under load, whoever waited for the database waited for a
+-- fifth of a second. Whoever seals begins the next page after a pause.
 
 create or replace function ops_seal(actor text) returns int
 language plpgsql security definer set search_path = public, pg_temp
 as $$
 #variable_conflict use_column
 declare
-  -- A page takes hundredths of a second, whatever is in it: so many ends are looked at, some of which another page may have
-  -- sealed, and so many events are sealed.
-  most_seen constant int := 500;
-  most_events constant int := 1000;
+  -- A page takes a hundredth of a second, or a tenth where it comes late, whatever is in it: so many ends are looked at, some of which
+  -- another page may have sealed, and so many events are sealed.
+  most_seen int := 500;
+  most_events int := 1000;
   -- Not sealed at all: it would take longer than a statement may.
   longest constant int := 100000;
   walk text;
@@ -38,6 +38,11 @@ begin
   limit 1;
   if walk is null then
     return null;
+  end if;
+  -- Each page leaves a dead row behind; while an old snapshot keeps those, few large pages are better.
+  if until - since > interval '1 minute' then
+    most_seen := 10 * most_seen;
+    most_events := 10 * most_events;
   end if;
   with seen as materialized (
     select e.job_id, e.seq, e.at
@@ -89,3 +94,6 @@ begin
   return sealed;
 end
 $$;
+
+comment on function ops_seal(text) is
+'Seals a page of the histories of jobs that ended since it was done last. Gives how many; null when there is nothing to do yet, or another is at it.';

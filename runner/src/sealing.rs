@@ -3,22 +3,22 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use jobs::StoreError;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use crate::app::App;
 
-/// How often it looks by itself.
+/// How often it looks by itself, and how much later where it could not seal.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// So long it goes on before it looks whether it is still wanted.
+const LOOK_AGAIN: Duration = Duration::from_secs(10);
+/// So long it goes on before it looks whether it is told to.
 const BUDGET: Duration = Duration::from_secs(5);
 /// A connection may die without a word. The longest history takes seconds.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// So much later a runner seals while jobs wait for its slots: the database is theirs.
 const LATER: Duration = Duration::from_secs(30);
 
-/// Seals what is due until the runner stops. It may be cut off at any point: a page is sealed or not. A runner that never looks
-/// for work by itself seals when it is told to.
+/// Seals what is due until it is cut off, which is safe at any point: a page is sealed or not. A runner that never looks for work
+/// by itself seals when it is told to.
 pub(crate) async fn seal(app: Arc<App>) {
     app.until_ready().await;
     let actor = format!("sweep:{}", app.identity.id);
@@ -32,14 +32,15 @@ pub(crate) async fn seal(app: Arc<App>) {
     };
     loop {
         tokio::select! {
-            () = app.stop.requested() => return,
             () = app.seal.notified() => {}
-            () = tokio::time::sleep(LOOK_EVERY), if looks => {}
+            () = sleep(LOOK_EVERY), if looks => {}
         }
-        match timeout(PATIENCE, app.store.seal(&actor, BUDGET, later)).await {
-            // Of a database that is away, the sweep tells.
-            Ok(Ok(()) | Err(StoreError::Unavailable(_))) | Err(_) => {}
-            Ok(Err(error)) => tracing::warn!(event = "seal_failed", %error),
-        }
+        let failed = match timeout(PATIENCE, app.store.seal(&actor, BUDGET, later)).await {
+            Ok(Ok(())) => continue,
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "the database did not answer".to_owned(),
+        };
+        tracing::warn!(event = "seal_failed", error = failed);
+        sleep(LOOK_AGAIN).await;
     }
 }

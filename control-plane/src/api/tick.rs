@@ -23,7 +23,7 @@ const SEALING_BUDGET: Duration = Duration::from_secs(1);
 /// As above.
 const RETENTION_BUDGET: Duration = Duration::from_millis(500);
 
-/// Do what is due: take back what lost runners held, fail what outlived its time to live, fire what schedules have due, remove ended jobs that were kept for long enough, send webhooks, publish to Notion, trigger the runner for a due job.
+/// Do what is due: take back what lost runners held, fail what outlived its time to live, fire what schedules have due, seal what has ended, remove ended jobs that were kept for long enough, send webhooks, publish to Notion, trigger the runner for a due job.
 ///
 /// At most one trigger is sent, for the due job that was least recently asked for; what came of it stands with the job. A
 /// runner that polls needs none of this; one that does not takes the rest of what is due with calls of its own `POST /tick`.
@@ -179,12 +179,10 @@ async fn publish(app: &App, actor: &str) -> u64 {
 
 /// Seals what has ended, for those who have no runner that looks by itself. What is left is the next tick's.
 async fn seal(app: &App, actor: &str) {
-    let sealed = app
-        .store
-        .seal(actor, SEALING_BUDGET, || Duration::ZERO)
-        .await;
-    if let Err(error) = sealed {
-        tracing::warn!(event = "seal_failed", %error);
+    let sealing = app.store.seal(actor, SEALING_BUDGET, || Duration::ZERO);
+    if let Err(problem) = ask(sealing).await {
+        let error = problem.document().detail;
+        tracing::warn!(event = "seal_failed", error);
     }
 }
 

@@ -33,9 +33,14 @@ pub async fn run(run: &mut Run<'_>) -> Result<()> {
             workload: "load",
             round,
         };
-        product(run, place).await?;
-        statements(run, place).await?;
-        base(run, place).await?;
+        // By turns: whoever comes next finds the machine as the one before left it.
+        for turn in 0..3 {
+            match (round + turn) % 3 {
+                0 => product(run, place).await?,
+                1 => statements(run, place).await?,
+                _ => base(run, place).await?,
+            }
+        }
     }
     Ok(())
 }
@@ -53,12 +58,15 @@ async fn product(run: &mut Run<'_>, place: Place<'_>) -> Result<()> {
     let jobs = jobs_of(run);
     let database = prepared(run.bench, Schema::Product, jobs, 0).await?;
     let half = half(jobs, drained_by_product(&database, jobs).await?);
+    // What the drain has left is none of the load's.
+    store::seal(&database).await?;
     let mut runner = NoopRunner::start(&database.url, &[], None).await?;
     let store = Store::new(&StoreOptions::new(database.url.clone(), 2, "bench"))?;
-    let taken = {
-        let _feeding = fed(&database, Schema::Product, half);
-        by_library(&mut runner, &store, run.scale.probes).await?
-    };
+    let taken = beside(
+        feed(database.pool.clone(), Schema::Product, half),
+        by_library(&mut runner, &store, run.scale.probes),
+    );
+    let taken = taken.await?;
     store.close().await;
     runner.stop().await?;
     keep_of(run, place, PRODUCT, METRIC, &taken);
@@ -113,25 +121,37 @@ where
     let (tell, mut told): (_, UnboundedReceiver<Instant>) = mpsc::unbounded_channel();
     let mut busy = JoinSet::new();
     busy.spawn(working(tell));
-    let _feeding = fed(database, schema, half);
-    let mut taken = Vec::new();
-    for id in 0..run.scale.probes {
-        enqueue(id).await?;
-        let committed = Instant::now();
-        let begun = timeout(PATIENCE, told.recv()).await?;
-        let begun = begun.ok_or("the worker has ended")?;
-        taken.push(begun.saturating_duration_since(committed).as_secs_f64() * 1000.0);
-        tokio::time::sleep(PAUSE).await;
-    }
+    let probes = async {
+        let mut taken = Vec::new();
+        for id in 0..run.scale.probes {
+            enqueue(id).await?;
+            let committed = Instant::now();
+            let begun = timeout(PATIENCE, told.recv()).await?;
+            let begun = begun.ok_or("the worker has ended")?;
+            taken.push(begun.saturating_duration_since(committed).as_secs_f64() * 1000.0);
+            tokio::time::sleep(PAUSE).await;
+        }
+        Ok(taken)
+    };
+    let taken = beside(feed(database.pool.clone(), schema, half), probes).await?;
     busy.shutdown().await;
     Ok(taken)
 }
 
-/// A load of so many jobs a second, until it is dropped.
-fn fed(database: &Database, schema: Schema, per_second: f64) -> JoinSet<Result<()>> {
-    let mut feeding = JoinSet::new();
-    feeding.spawn(feed(database.pool.clone(), schema, per_second));
-    feeding
+/// What is measured beside a load: without the load it is nothing.
+async fn beside<T>(
+    load: impl Future<Output = Result<()>> + Send + 'static,
+    measured: impl Future<Output = Result<T>>,
+) -> Result<T> {
+    let mut loading = JoinSet::new();
+    loading.spawn(load);
+    tokio::select! {
+        measured = measured => measured,
+        ended = loading.join_next() => {
+            ended.transpose()?.transpose()?;
+            Err("the load has ended".into())
+        }
+    }
 }
 
 /// Records so many jobs a second, and tells the product's runner of them.

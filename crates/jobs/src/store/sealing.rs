@@ -13,13 +13,15 @@ const PAUSE: u32 = 2;
 /// The same where seals come a minute later than they should: half of the time.
 const PAUSE_WHEN_LATE: u32 = 1;
 
-/// Another page is sealed only for what is so much later than the page before had to be: not for the moment that this one took.
+/// A page is sealed once it is so much later than it may be: not for the moment that the page before took.
 const WORTH_A_PAGE: Duration = Duration::from_secs(1);
+/// Whoever begins leaves it to others, if they have sealed a page so recently.
+const AT_IT: Duration = Duration::from_millis(50);
 
 impl Store {
     /// Seals the histories of jobs that have ended, until all are sealed or `budget` is over. Whoever has something better to do
-    /// says by `later`, which is asked before each page, how much later than usual it may be. Any number of programs may do this;
-    /// one of them at a time seals a page.
+    /// says by `later`, which is asked before each page, how much later than usual it may be. Any number of programs may do this:
+    /// one of them at a time seals, and whoever finds that another has sealed in its pause leaves it to that one.
     ///
     /// # Errors
     /// When the database does not answer; what is sealed by then stays sealed, and the next call goes on.
@@ -30,37 +32,47 @@ impl Store {
         later: impl Fn() -> Duration + Send,
     ) -> Result<(), StoreError> {
         let begun = Instant::now();
-        let mut page_begun = begun;
-        let mut worth = Duration::ZERO;
-        while let Some(is_late) = self.seal_page(actor, later() + worth).await? {
-            let took = page_begun.elapsed();
-            let pause = took * if is_late { PAUSE_WHEN_LATE } else { PAUSE };
+        let (mut page_begun, mut pause) = (begun, AT_IT);
+        while let Some(is_late) = self.seal_page(actor, later(), pause).await? {
+            pause = page_begun.elapsed() * if is_late { PAUSE_WHEN_LATE } else { PAUSE };
             if begun.elapsed() + pause >= budget {
                 break;
             }
             sleep(pause).await;
-            (page_begun, worth) = (Instant::now(), WORTH_A_PAGE);
+            page_begun = Instant::now();
         }
         Ok(())
     }
 
-    /// Seals a page where one is due, and tells whether it came late; `None` where none is, or where another is at it.
-    async fn seal_page(&self, actor: &str, later: Duration) -> Result<Option<bool>, StoreError> {
+    /// Seals a page where one is due and nobody has sealed for so long, and tells whether it came late; `None` where none is, or
+    /// where another is at it.
+    async fn seal_page(
+        &self,
+        actor: &str,
+        later: Duration,
+        pause: Duration,
+    ) -> Result<Option<bool>, StoreError> {
         // The two walks are a second and ten behind the present where they should be.
         let page = sqlx::query!(
             r#"
             with walks as (
-              select clock_timestamp() - s.reached - w.usual - make_interval(secs => $2) as late
+              select s.ran_at, clock_timestamp() - s.reached - w.usual - make_interval(secs => $2) as late
               from ops_sweeps s
               join (values ('seal', interval '1 second'), ('seal_again', interval '10 seconds')) w (name, usual) on w.name = s.name
             )
             select
-              case when max(late) > interval '0' then ops_seal($1) end as sealed,
+              case
+                when max(late) > make_interval(secs => $3)
+                  and coalesce(max(ran_at) <= clock_timestamp() - make_interval(secs => $4), true)
+                then ops_seal($1)
+              end as sealed,
               max(late) > interval '1 minute' as "is_late!"
             from walks
             "#,
             actor,
             seconds(later),
+            seconds(WORTH_A_PAGE),
+            seconds(pause),
         )
         .fetch_one(&self.pool)
         .await?;

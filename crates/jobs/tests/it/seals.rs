@@ -56,7 +56,7 @@ async fn count(psql: &PgPool) -> i64 {
 async fn sealed(database: &Database, id: Uuid) {
     let covered = "select exists (select from ops_seals s join ops_jobs j on j.id = s.job_id where j.id = $1 and s.seq = j.event_seq)";
     loop {
-        seal(&database).await;
+        seal(database).await;
         let done: bool = sqlx::query_scalar(covered)
             .bind(id)
             .fetch_one(&database.psql)
