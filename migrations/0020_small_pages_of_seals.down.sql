@@ -92,4 +92,5 @@ begin
 end
 $$;
 
-comment on function ops_seal(text) is 'Seals a page of the jobs that ended in the next 10 s that were not looked at yet;
+comment on function ops_seal(text) is
+'Seals a page of the jobs that ended in the next 10 s that were not looked at yet; gives how many, null when nothing is left to look at.';
