@@ -2,12 +2,9 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
 
-use tokio::time::timeout;
-
-use super::drain::prepared;
-use super::{PATIENCE, Run};
+use super::Run;
+use super::drain::{prepared, timed};
 use crate::Result;
 use crate::cluster::{Database, Schema};
 use crate::noop::NoopRunner;
@@ -53,18 +50,16 @@ pub async fn run(run: &mut Run<'_>) -> Result<()> {
 /// How many handlers a second, until so many have run.
 async fn rate_of_first(database: &Database, schema: Schema, jobs: u64) -> Result<f64> {
     if schema == Schema::Raw {
-        let (count, begun) = (Arc::new(AtomicU64::new(0)), Instant::now());
-        timeout(
-            PATIENCE,
-            raw::work(&database.pool, jobs, Arc::clone(&count)),
-        )
-        .await??;
-        return Ok(count.load(Ordering::Relaxed) as f64 / begun.elapsed().as_secs_f64());
+        let count = Arc::new(AtomicU64::new(0));
+        let taken = timed(raw::work(&database.pool, jobs, Arc::clone(&count))).await?;
+        return Ok(count.load(Ordering::Relaxed) as f64 / taken.as_secs_f64());
     }
     let runner = NoopRunner::start(&database.url, &[], None).await?;
-    let begun = Instant::now();
-    timeout(PATIENCE, runner.seen.reaches(jobs)).await?;
-    let seconds = begun.elapsed().max(Duration::from_micros(1)).as_secs_f64();
+    let reached = async {
+        runner.seen.reaches(jobs).await;
+        Ok(())
+    };
+    let taken = timed(reached).await?;
     runner.stop().await?;
-    Ok(jobs as f64 / seconds)
+    Ok(jobs as f64 / taken.as_secs_f64())
 }
