@@ -288,6 +288,24 @@ impl Drop for CutOff {
     }
 }
 
+/// A loop of the runner's, in a task of its own, begun anew when it panics.
+fn kept<Loop>(
+    app: &Arc<App>,
+    name: &'static str,
+    part: impl Fn(Arc<App>) -> Loop + Send + Sync + 'static,
+) -> JoinSet<Option<Loop::Output>>
+where
+    Loop: Future<Output: Send + 'static> + Send + 'static,
+{
+    let app = Arc::clone(app);
+    let mut keeping = JoinSet::new();
+    keeping.spawn(async move {
+        let begin = || part(Arc::clone(&app));
+        app.loops.keep(name, begin).await
+    });
+    keeping
+}
+
 async fn live(
     app: Arc<App>,
     listener: Listener,
@@ -306,41 +324,16 @@ async fn live(
     let left = app.outcomes.left();
     let mut handing_in = JoinSet::new();
     handing_in.spawn(hand_in(Arc::clone(&app), left));
-    let mut dispatching = JoinSet::new();
-    let of_task = Arc::clone(&app);
-    dispatching.spawn(async move {
-        let begin = || dispatch(Arc::clone(&of_task));
-        of_task.loops.keep("dispatcher", begin).await
-    });
+    let mut dispatching = kept(&app, "dispatcher", dispatch);
     let mut listening = JoinSet::new();
     match hints {
         HintSource::None => listening.spawn(std::future::pending()),
         HintSource::Notify(direct) => listening.spawn(listen(Arc::clone(&app), direct)),
     };
-    let mut housekeeping = JoinSet::new();
-    let of_task = Arc::clone(&app);
-    housekeeping.spawn(async move {
-        let begin = || keep_house(Arc::clone(&of_task));
-        of_task.loops.keep("housekeeping", begin).await
-    });
-    let mut sealing = JoinSet::new();
-    let of_task = Arc::clone(&app);
-    sealing.spawn(async move {
-        let begin = || seal(Arc::clone(&of_task));
-        of_task.loops.keep("seals", begin).await
-    });
-    let mut telling = JoinSet::new();
-    let of_task = Arc::clone(&app);
-    telling.spawn(async move {
-        let begin = || tell(Arc::clone(&of_task));
-        of_task.loops.keep("webhooks", begin).await
-    });
-    let mut publishing = JoinSet::new();
-    let of_task = Arc::clone(&app);
-    publishing.spawn(async move {
-        let begin = || publish(Arc::clone(&of_task));
-        of_task.loops.keep("notion", begin).await
-    });
+    let mut housekeeping = kept(&app, "housekeeping", keep_house);
+    let mut sealing = kept(&app, "seals", seal);
+    let mut telling = kept(&app, "webhooks", tell);
+    let mut publishing = kept(&app, "notion", publish);
     let mut admitting = JoinSet::new();
     let (of_task, dead) = (
         Arc::clone(&app),
