@@ -1,10 +1,10 @@
 //! Why a running attempt is to end before its handler does, and the bell that says so. Ends nothing itself.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jobs::Outcome;
-use tokio::sync::watch;
+use tokio::sync::Notify;
 
 /// How long a handler may clean up after it was asked to end.
 pub(crate) const GRACE: Duration = Duration::from_secs(2);
@@ -55,41 +55,47 @@ impl Interruption {
 }
 
 /// The bell of one attempt: rung at most once for one reason, heard by everyone who works on it.
-#[derive(Clone, Debug)]
-pub(crate) struct Bell(Arc<watch::Sender<Option<Interruption>>>);
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Bell(Arc<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    rung: Mutex<Option<Interruption>>,
+    rings: Notify,
+}
 
 impl Bell {
     pub(crate) fn new() -> Self {
-        Self(Arc::new(watch::Sender::new(None)))
+        Self::default()
     }
 
     /// The first reason stays, except that a lost lease outranks whatever came before.
     pub(crate) fn ring(&self, why: Interruption) {
-        self.0.send_if_modified(|rung| {
-            let rings = rung.is_none() || (why == Interruption::LeaseLost && *rung != Some(why));
-            if rings {
-                *rung = Some(why);
-            }
-            rings
-        });
+        let mut rung = self.state();
+        if rung.is_none() || why == Interruption::LeaseLost {
+            *rung = Some(why);
+            self.0.rings.notify_waiters();
+        }
     }
 
     pub(crate) fn rung(&self) -> Option<Interruption> {
-        *self.0.borrow()
+        *self.state()
     }
 
     /// Ends when it is rung.
     pub(crate) async fn heard(&self) -> Interruption {
-        let mut receiver = self.0.subscribe();
         loop {
-            if let Some(why) = *receiver.borrow_and_update() {
+            // Made first: from then on it hears, also before anybody waits for it.
+            let ringing = self.0.rings.notified();
+            if let Some(why) = self.rung() {
                 return why;
             }
-            if receiver.changed().await.is_err() {
-                // Cannot be while we hold the sender; nothing more will ever ring.
-                std::future::pending::<()>().await;
-            }
+            ringing.await;
         }
+    }
+
+    fn state(&self) -> MutexGuard<'_, Option<Interruption>> {
+        self.0.rung.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

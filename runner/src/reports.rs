@@ -77,8 +77,11 @@ impl Reports {
             match due {
                 Due::Now => {}
                 Due::Never => return,
-                Due::Later(wait) => {
-                    let wait = wait.unwrap_or(Duration::from_secs(3600));
+                Due::Later(None) => {
+                    self.changed.notified().await;
+                    continue;
+                }
+                Due::Later(Some(wait)) => {
                     // What comes meanwhile may be due earlier.
                     let _ = tokio::time::timeout(wait, self.changed.notified()).await;
                     continue;

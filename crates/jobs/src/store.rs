@@ -25,6 +25,8 @@ mod notion;
 mod operate;
 mod persist;
 mod pool;
+mod ration;
+mod reach;
 mod read;
 mod renew;
 mod replay;
@@ -95,6 +97,7 @@ use crate::error::StoreError;
 use group::{Crowd, Group, Lanes, Settle};
 use low_water::LowWater;
 use pool::Pool;
+use reach::Reaches;
 
 /// How the store connects.
 #[derive(Clone)]
@@ -111,10 +114,13 @@ pub struct StoreOptions {
     pub statement_timeout: Duration,
     /// What stands between the store and PostgreSQL.
     pub pooler: Pooler,
+    /// A look through the queue or the running jobs that takes longer is dear: it passes by very many rows that only an old
+    /// snapshot still needs. After some of them in a row, most looks are cut short.
+    pub dear_look: Duration,
 }
 
 impl StoreOptions {
-    /// The usual limits: 2 s for a connection, 5 s for a statement.
+    /// The usual limits: 2 s for a connection, 5 s for a statement, 10 ms for a look.
     pub fn new(url: String, max_connections: u32, application_name: &'static str) -> Self {
         Self {
             url,
@@ -123,6 +129,7 @@ impl StoreOptions {
             acquire_timeout: Duration::from_secs(2),
             statement_timeout: Duration::from_secs(5),
             pooler: Pooler::None,
+            dear_look: Duration::from_millis(10),
         }
     }
 }
@@ -183,6 +190,8 @@ pub struct Store {
     giving: Group<uuid::Uuid, files::Given>,
     /// Where claims begin to look.
     low_water: Arc<LowWater>,
+    /// How far back sweeps look.
+    reaches: Arc<Reaches>,
     /// Where a session of its own can be had.
     direct: Option<PgConnectOptions>,
 }
@@ -210,7 +219,8 @@ impl Store {
             finishing: Group::new(FINISHING),
             hinting: Group::new(HINTING),
             giving: Group::new(GIVING),
-            low_water: Arc::default(),
+            low_water: Arc::new(LowWater::new(options.dear_look)),
+            reaches: Arc::new(Reaches::new(options.dear_look)),
             direct,
         })
     }

@@ -3,22 +3,14 @@
 //! and from the start but now and then: a job of higher priority or of a late commit is then found a little later.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use super::ration::Ration;
 use crate::lease::TypeTerms;
 use crate::name::Name;
-
-/// A look from the start that takes longer is dear.
-const DEAR: Duration = Duration::from_millis(10);
-/// One may be dear by chance, because the machine was busy; so many in a row are not.
-const BY_CHANCE: u32 = 2;
-/// The next look from the start comes after so many times as long as the last one took: looking takes a twentieth of the time.
-const RATION: u32 = 20;
-/// Where a look from the start did not come to its end, the next one comes after so long.
-const AFTER_A_FAILURE: Duration = Duration::from_secs(60);
 
 /// A place in the order of claims.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -47,26 +39,31 @@ pub(super) struct Found {
 #[derive(Debug)]
 struct Dear {
     types: Vec<Name>,
-    in_a_row: u32,
+    ration: Ration,
     place: Place,
-    until: Instant,
 }
 
 /// Where the claims of a process begin to look.
-#[derive(Debug, Default)]
-pub(super) struct LowWater(Mutex<Option<Dear>>);
+#[derive(Debug)]
+pub(super) struct LowWater {
+    /// A look from the start that takes longer is dear.
+    dear: Duration,
+    state: Mutex<Option<Dear>>,
+}
 
 impl LowWater {
+    /// As nothing was looked at yet.
+    pub(super) fn new(dear: Duration) -> Self {
+        Self {
+            dear,
+            state: Mutex::default(),
+        }
+    }
+
     /// Where a claim of these types begins.
     pub(super) fn place(&self, types: &[&TypeTerms]) -> Place {
         match &*self.dear() {
-            Some(dear)
-                if dear.in_a_row > BY_CHANCE
-                    && Instant::now() < dear.until
-                    && dear.is_of(types) =>
-            {
-                dear.place
-            }
+            Some(dear) if dear.ration.is_used_up() && dear.is_of(types) => dear.place,
             Some(_) | None => Place::START,
         }
     }
@@ -77,12 +74,13 @@ impl LowWater {
         let known = dear.take().filter(|dear| dear.is_of(types));
         *dear = match (known, found) {
             // From the start: is it dear still?
-            (known, Some(found)) if from == Place::START && found.searched >= DEAR => Some(Dear {
-                in_a_row: known.map_or(0, |dear| dear.in_a_row).saturating_add(1),
-                types: types.iter().map(|terms| terms.job_type.clone()).collect(),
-                place: found.last,
-                until: Instant::now() + found.searched * RATION,
-            }),
+            (known, Some(found)) if from == Place::START && found.searched >= self.dear => {
+                Some(Dear {
+                    types: types.iter().map(|terms| terms.job_type.clone()).collect(),
+                    ration: Ration::after(known.map(|dear| dear.ration), found.searched),
+                    place: found.last,
+                })
+            }
             _ if from == Place::START => None,
             (Some(known), Some(found)) => Some(Dear {
                 place: known.place.max(found.last),
@@ -99,12 +97,12 @@ impl LowWater {
             && from == Place::START
             && dear.is_of(types)
         {
-            dear.until = Instant::now() + AFTER_A_FAILURE;
+            dear.ration.note_failure();
         }
     }
 
     fn dear(&self) -> MutexGuard<'_, Option<Dear>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -120,6 +118,7 @@ impl Dear {
 mod tests {
     use super::*;
 
+    const DEAR: Duration = Duration::from_millis(10);
     const SLOW: Duration = Duration::from_secs(60);
 
     fn terms(name: &str) -> TypeTerms {
@@ -135,7 +134,7 @@ mod tests {
 
     #[test]
     fn looks_begin_behind_what_was_taken_once_looking_from_the_start_is_dear_every_time() {
-        let (water, terms) = (LowWater::default(), terms("a"));
+        let (water, terms) = (LowWater::new(DEAR), terms("a"));
         let types = [&terms];
         for second in 1..=3 {
             assert_eq!(water.place(&types), Place::START, "{second}");
@@ -152,7 +151,7 @@ mod tests {
 
     #[test]
     fn a_look_that_is_dear_by_chance_changes_nothing() {
-        let (water, terms) = (LowWater::default(), terms("a"));
+        let (water, terms) = (LowWater::new(DEAR), terms("a"));
         let types = [&terms];
         for searched in [SLOW, SLOW, Duration::ZERO, SLOW, SLOW] {
             water.note(&types, Place::START, found(1, searched));
@@ -162,7 +161,7 @@ mod tests {
 
     #[test]
     fn after_its_time_a_look_begins_at_the_start_again_and_says_how_it_is_now() {
-        let (water, terms) = (LowWater::default(), terms("a"));
+        let (water, terms) = (LowWater::new(DEAR), terms("a"));
         let types = [&terms];
         for _ in 0..3 {
             water.note(&types, Place::START, found(1, DEAR));
@@ -178,7 +177,7 @@ mod tests {
 
     #[test]
     fn a_look_from_the_start_that_takes_longer_than_it_may_is_not_tried_over_and_over() {
-        let (water, terms) = (LowWater::default(), terms("a"));
+        let (water, terms) = (LowWater::new(DEAR), terms("a"));
         let types = [&terms];
         for _ in 0..3 {
             water.note(&types, Place::START, found(1, DEAR));
@@ -192,7 +191,7 @@ mod tests {
 
     #[test]
     fn what_is_known_of_some_types_says_nothing_of_others() {
-        let (water, a, b) = (LowWater::default(), terms("a"), terms("b"));
+        let (water, a, b) = (LowWater::new(DEAR), terms("a"), terms("b"));
         for _ in 0..3 {
             water.note(&[&a], Place::START, found(1, SLOW));
         }

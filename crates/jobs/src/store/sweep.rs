@@ -1,12 +1,13 @@
 //! Housekeeping that any runner may do, none has to lead: guarded statements, a page at a time, safe to run at once.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use time::OffsetDateTime;
 
 use super::persist::Again;
 use super::pool::Pool;
+use super::reach::{Reach, Seen};
 use super::{Store, seconds};
 use crate::error::StoreError;
 use crate::lease::{LeaseKey, RunnerIdentity};
@@ -50,26 +51,53 @@ impl Store {
         settled: Duration,
     ) -> Result<u64, StoreError> {
         let fences: Vec<i64> = held.iter().map(|key| key.fence).collect();
+        // What a short look misses comes back by its lease.
+        let reach = self.reaches.shortest();
         let released = sqlx::query!(
             r#"
             with acting as materialized (
               select set_config('ops.actor', 'runner:' || $1, true) as actor
+            ),
+            near as materialized (
+              select r.id
+              from ops_jobs r
+              where r.status = 'running'
+                and r.started_at >= coalesce($5::timestamptz, '-infinity')
+                and r.runner_id = $1
+                and r.boot_id = $2
+                and not r.fence = any($3)
+              union
+              select k.id from unnest($6::uuid[]) k (id)
+            ),
+            unheld as materialized (
+              select j.place
+              from near n
+              -- One by one, as the planner cannot know how few they are.
+              cross join lateral (
+                select j.ctid as place
+                from ops_jobs j
+                where j.id = n.id
+                  and j.status = 'running'
+                  and j.runner_id = $1
+                  and j.boot_id = $2
+                  and not j.fence = any($3)
+                  and j.started_at < clock_timestamp() - make_interval(secs => $4)
+                  and j.abort_requested_at is null
+                limit 1
+                for update of j
+              ) j
             )
             update ops_jobs j
             set status = 'queued', attempt = j.attempt - 1, run_at = clock_timestamp()
-            from acting a
-            where j.status = 'running'
-              and j.runner_id = $1
-              and j.boot_id = $2
-              and not j.fence = any($3)
-              and j.started_at < clock_timestamp() - make_interval(secs => $4)
-              and j.abort_requested_at is null
-              and a.actor is not null
+            from unheld u, acting a
+            where j.ctid = u.place and a.actor is not null
             "#,
             runner.id,
             runner.boot_id,
             &fences,
             seconds(settled),
+            reach.since,
+            &reach.known,
         )
         .execute(&self.pool)
         .await?;
@@ -157,67 +185,136 @@ impl Store {
     ) -> Result<u64, StoreError> {
         let mut taken = 0;
         loop {
-            let page = self
-                .persist(Again::Always, || take_back(&self.pool, actor, successor))
-                .await?;
+            let page = self.take_page_back(actor, successor).await?;
             taken += page;
             if page < PAGE.unsigned_abs() {
                 return Ok(taken);
             }
         }
     }
+
+    async fn take_page_back(
+        &self,
+        actor: &str,
+        successor: Option<&RunnerIdentity>,
+    ) -> Result<u64, StoreError> {
+        if successor.is_some() {
+            let reach = Reach::default();
+            let taking = || take_back(&self.pool, actor, successor, &reach, false);
+            let (taken, _) = self.persist(Again::Always, taking).await?;
+            return Ok(taken);
+        }
+        let reach = self.reaches.next();
+        let tell = self.reaches.is_asked_for(&reach);
+        let begun = Instant::now();
+        let taking = || take_back(&self.pool, actor, None, &reach, tell);
+        match self.persist(Again::Always, taking).await {
+            Ok((taken, seen)) => {
+                self.reaches.note(&reach, begun.elapsed(), seen);
+                Ok(taken)
+            }
+            Err(error) => {
+                self.reaches.note_failure(&reach);
+                Err(error)
+            }
+        }
+    }
 }
 
-/// A page of the jobs whose lease has run out, and of those of a runner's earlier starts where its successor is named.
+/// A page of the jobs whose lease has run out, and of those of a runner's earlier starts where its successor is named. Gives
+/// how many, and on demand what it has seen.
 async fn take_back(
     pool: &Pool,
     actor: &str,
     successor: Option<&RunnerIdentity>,
-) -> Result<u64, StoreError> {
+    reach: &Reach,
+    tell: bool,
+) -> Result<(u64, Option<Seen>), StoreError> {
     // The condition stands in the locking select, so that a job that was finished or renewed meanwhile is left alone.
-    let taken = sqlx::query!(
+    let row = sqlx::query!(
         r#"
         with acting as materialized (
           select set_config('ops.actor', $1, true) as actor, set_config('ops.cause', 'lease_expired', true) as cause
         ),
+        seen as materialized (
+          select r.id, r.lease_expires_at, r.runner_id, r.boot_id
+          from ops_jobs r
+          where r.status = 'running' and r.started_at >= coalesce($5::timestamptz, '-infinity')
+          union all
+          select r.*
+          from unnest($6::uuid[]) k (id)
+          -- One by one, as the planner cannot know how few they are.
+          cross join lateral (
+            select r.id, r.lease_expires_at, r.runner_id, r.boot_id
+            from ops_jobs r
+            where r.id = k.id and r.status = 'running' and r.started_at < $5::timestamptz
+            limit 1
+          ) r
+        ),
+        ended as materialized (
+          select s.id
+          from seen s
+          where s.lease_expires_at < clock_timestamp() or (s.runner_id = $3 and s.boot_id <> $4)
+          order by s.id
+        ),
         lost as materialized (
-          select
-            j.id,
-            case
-              when j.abort_requested_at is not null then 'aborted'
-              when j.lost_count >= 2 then 'failed'
-              when j.on_lost = 'hold' then 'waiting'
-              when j.attempt < j.max_attempts then 'queued'
-              else 'failed'
-            end as next,
-            case
-              when j.lease_expires_at < clock_timestamp() then 'its lease ran out'
-              else 'it was started anew'
-            end as how
-          from ops_jobs j
-          where j.status = 'running'
-            and (j.lease_expires_at < clock_timestamp() or (j.runner_id = $3 and j.boot_id <> $4))
-          order by j.id
+          select j.*
+          from ended e
+          cross join lateral (
+            select
+              j.ctid as place,
+              case
+                when j.abort_requested_at is not null then 'aborted'
+                when j.lost_count >= 2 then 'failed'
+                when j.on_lost = 'hold' then 'waiting'
+                when j.attempt < j.max_attempts then 'queued'
+                else 'failed'
+              end as next,
+              case
+                when j.lease_expires_at < clock_timestamp() then 'its lease ran out'
+                else 'it was started anew'
+              end as how
+            from ops_jobs j
+            where j.id = e.id
+              and j.status = 'running'
+              and (j.lease_expires_at < clock_timestamp() or (j.runner_id = $3 and j.boot_id <> $4))
+            limit 1
+            for update of j skip locked
+          ) j
           limit $2
-          for update of j skip locked
+        ),
+        taken as (
+          update ops_jobs j
+          set status = l.next,
+            lost_count = j.lost_count + 1,
+            error = format('runner %s was lost: %s in attempt %s of %s', j.runner_id, l.how, j.attempt, j.max_attempts),
+            run_at = case when l.next = 'queued' then clock_timestamp() else j.run_at end,
+            dead_lettered_at = case when l.next = 'failed' then clock_timestamp() end
+          from lost l, acting a
+          -- Held, a row stays in its place; one that was changed since the statement began is left to the next.
+          where j.ctid = l.place and a.actor is not null and a.cause is not null
+          returning j.id
         )
-        update ops_jobs j
-        set status = l.next,
-          lost_count = j.lost_count + 1,
-          error = format('runner %s was lost: %s in attempt %s of %s', j.runner_id, l.how, j.attempt, j.max_attempts),
-          run_at = case when l.next = 'queued' then clock_timestamp() else j.run_at end,
-          dead_lettered_at = case when l.next = 'failed' then clock_timestamp() end
-        from lost l, acting a
-        where j.id = l.id and a.actor is not null and a.cause is not null
+        select
+          (select count(*) from taken) as "taken!",
+          statement_timestamp() as "at!",
+          case when $7 then array(select s.id from seen s) end as running
         "#,
         actor,
         PAGE,
         successor.map(|runner| runner.id.as_str()),
         successor.map(|runner| runner.boot_id),
+        reach.since,
+        &reach.known,
+        tell,
     )
-    .execute(pool)
+    .fetch_one(pool)
     .await?;
-    Ok(taken.rows_affected())
+    let seen = row.running.map(|running| Seen {
+        at: row.at,
+        running,
+    });
+    Ok((row.taken.unsigned_abs(), seen))
 }
 
 async fn expire(pool: &Pool, actor: &str) -> Result<u64, StoreError> {
