@@ -33,7 +33,7 @@ pub(crate) struct App {
     pub(crate) identity: RunnerIdentity,
     pub(crate) limits: Limits,
     pub(crate) store: Store,
-    pub(crate) depot: Depot,
+    pub(crate) depot: Arc<Depot>,
     pub(crate) work_dir: Arc<WorkDir>,
     pub(crate) registry: Registry,
     pub(crate) slots: Slots,

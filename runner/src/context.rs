@@ -33,7 +33,7 @@ pub struct Context {
     pub(crate) reports: Arc<Reports>,
     pub(crate) masks: Arc<Masks>,
     pub(crate) bell: Bell,
-    pub(crate) depot: Depot,
+    pub(crate) depot: Arc<Depot>,
     pub(crate) work_dir: Arc<WorkDir>,
     /// The folder of this run, once somebody has asked for it.
     pub(crate) folder: Arc<OnceCell<Arc<RunFolder>>>,

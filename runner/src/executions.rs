@@ -15,6 +15,8 @@ pub(crate) struct Executions {
 
 impl Executions {
     pub(crate) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+        // Large, and moved whole when it begins, ends and is reaped.
+        let work = Box::pin(work);
         self.with(|tasks| {
             reap(tasks);
             tasks.spawn(work);

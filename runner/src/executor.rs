@@ -79,7 +79,7 @@ pub(crate) async fn execute(app: Arc<App>, slot: Slot, leased: LeasedJob, held: 
                 reports: Arc::new(Reports::new()),
                 masks: Arc::clone(&job_type.masks),
                 bell: held.bell.clone(),
-                depot: app.depot.clone(),
+                depot: Arc::clone(&app.depot),
                 work_dir: Arc::clone(&app.work_dir),
                 folder: Arc::default(),
                 limit: app.limits.upload_bytes,

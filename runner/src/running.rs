@@ -166,7 +166,7 @@ pub async fn start(mut config: Config, handlers: Handlers) -> Result<RunningRunn
         slots: Slots::new(config.limits.slots),
         limits: config.limits,
         store,
-        depot,
+        depot: Arc::new(depot),
         work_dir: Arc::clone(&work_dir),
         registry,
         leases: Arc::new(Leases::new(lease)),
