@@ -2,6 +2,7 @@
 //! beginning.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use jobs::{NewJob, Store, StoreOptions};
@@ -14,7 +15,7 @@ use tokio::time::timeout;
 use super::drain::{STATEMENTS, drained_by_product, prepared, queue, timed};
 use super::latency::{PAUSE, by_library, keep_of};
 use super::{PATIENCE, Run};
-use crate::cluster::{Database, Schema};
+use crate::cluster::Schema;
 use crate::noop::{NoopRunner, PROBE};
 use crate::report::{BASE, PRODUCT, Place};
 use crate::{Result, raw, store};
@@ -63,7 +64,7 @@ async fn product(run: &mut Run<'_>, place: Place<'_>) -> Result<()> {
     let mut runner = NoopRunner::start(&database.url, &[], None).await?;
     let store = Store::new(&StoreOptions::new(database.url.clone(), 2, "bench"))?;
     let taken = beside(
-        feed(database.pool.clone(), Schema::Product, half),
+        feed(database.pool.clone(), Schema::Product, half, None),
         by_library(&mut runner, &store, run.scale.probes),
     );
     let taken = taken.await?;
@@ -87,7 +88,8 @@ async fn statements(run: &mut Run<'_>, place: Place<'_>) -> Result<()> {
         store.submit(job, "bench").await?;
         Ok(())
     };
-    let taken = probed(run, (&database, Schema::Product, half), working, enqueue).await?;
+    let load = feed(database.pool.clone(), Schema::Product, half, None);
+    let taken = probed(run, load, working, enqueue).await?;
     store.close().await;
     keep_of(run, place, STATEMENTS, METRIC, &taken);
     run.bench.remove(database).await
@@ -98,12 +100,15 @@ async fn base(run: &mut Run<'_>, place: Place<'_>) -> Result<()> {
     let database = prepared(run.bench, Schema::Raw, jobs, 0).await?;
     let pool = database.pool.clone();
     let half = half(jobs, timed(raw::work(&pool, jobs, Arc::default())).await?);
-    let of_task = pool.clone();
+    let done = Arc::new(AtomicU64::new(0));
+    let of_task = (pool.clone(), Arc::clone(&done));
     let working = |tell| async move {
-        raw::work_and_tell(&of_task, u64::MAX, Arc::default(), Some(tell)).await
+        let (pool, done) = of_task;
+        raw::work_and_tell(&pool, u64::MAX, done, Some(tell)).await
     };
     let enqueue = async |id| Ok(raw::enqueue(&pool, &[json!({ raw::PROBE: id })]).await?);
-    let taken = probed(run, (&database, Schema::Raw, half), working, enqueue).await?;
+    let load = feed(pool.clone(), Schema::Raw, half, Some(done));
+    let taken = probed(run, load, working, enqueue).await?;
     keep_of(run, place, BASE, METRIC, &taken);
     run.bench.remove(database).await
 }
@@ -111,7 +116,7 @@ async fn base(run: &mut Run<'_>, place: Place<'_>) -> Result<()> {
 /// Milliseconds from the end of each enqueue until whoever works tells of its beginning.
 async fn probed<Working>(
     run: &Run<'_>,
-    (database, schema, half): (&Database, Schema, f64),
+    load: impl Future<Output = Result<()>> + Send + 'static,
     working: impl FnOnce(UnboundedSender<Instant>) -> Working,
     enqueue: impl AsyncFn(usize) -> Result<()>,
 ) -> Result<Vec<f64>>
@@ -133,7 +138,7 @@ where
         }
         Ok(taken)
     };
-    let taken = beside(feed(database.pool.clone(), schema, half), probes).await?;
+    let taken = beside(load, probes).await?;
     busy.shutdown().await;
     Ok(taken)
 }
@@ -154,11 +159,20 @@ async fn beside<T>(
     }
 }
 
-/// Records so many jobs a second, and tells the product's runner of them.
-async fn feed(pool: PgPool, schema: Schema, per_second: f64) -> Result<()> {
+/// Records so many jobs a second, and tells the product's runner of them. Who cannot keep up with what it is given beside the
+/// giving, and says how much is done, is never a second of it behind.
+async fn feed(
+    pool: PgPool,
+    schema: Schema,
+    per_second: f64,
+    done: Option<Arc<AtomicU64>>,
+) -> Result<()> {
     let (begun, mut fed) = (Instant::now(), 0);
     loop {
-        let due = (begun.elapsed().as_secs_f64() * per_second) as u64;
+        let mut due = (begun.elapsed().as_secs_f64() * per_second) as u64;
+        if let Some(done) = &done {
+            due = due.min(done.load(Ordering::Relaxed) + per_second as u64);
+        }
         queue(&pool, schema, due.saturating_sub(fed)).await?;
         if schema == Schema::Product {
             sqlx::query("notify ops_jobs").execute(&pool).await?;
