@@ -308,3 +308,83 @@ async fn a_claim_that_nobody_heard_of_is_given_back_uncounted() {
     assert_eq!(database.job(lost).await.attempt, 0);
     assert_eq!(database.job(held).await.status, Status::Running);
 }
+
+/// A sweep whose look through the running jobs takes at least half a second, as if it passed by very many dead rows.
+async fn sweep_slowly(database: &Database) {
+    let mut held = database.psql.begin().await.expect("a transaction");
+    sqlx::query("lock table ops_jobs in access exclusive mode")
+        .execute(&mut *held)
+        .await
+        .expect("the lock");
+    let store = database.store.clone();
+    let mut sweeping = JoinSet::new();
+    sweeping.spawn(async move { store.sweep("sweep:r2").await });
+    let waits = "select exists (select from pg_locks where relation = 'ops_jobs'::regclass and not granted)";
+    while !sqlx::query_scalar::<_, bool>(waits)
+        .fetch_one(&mut *held)
+        .await
+        .expect("an answer")
+    {
+        tokio::task::yield_now().await;
+    }
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    held.rollback().await.expect("the lock is given back");
+    let swept = sweeping.join_next().await.expect("a sweep");
+    swept.expect("it ends").expect("it sweeps");
+}
+
+/// Changes a job behind the guard's back.
+async fn force(database: &Database, id: uuid::Uuid, set: &str) {
+    let change = format!(
+        "begin; set local session_replication_role = replica; update ops_jobs set {set} where id = '{id}'; commit"
+    );
+    sqlx::raw_sql(&change)
+        .execute(&database.psql)
+        .await
+        .expect("a change");
+}
+
+/// While an old snapshot makes looks through the running jobs dear, most of them go back to the look before; the lost are
+/// found all the same.
+#[tokio::test]
+async fn while_looks_are_dear_a_sweep_finds_whoever_ran_at_the_last_one_or_began_since() {
+    const EXPIRED: &str = "lease_expires_at = clock_timestamp() - interval '1 second'";
+    let database = Database::new().await;
+    let runner = TestRunner::new("r1", &["a"]);
+    let take = async || {
+        let new = NewJob {
+            max_attempts: Some(3),
+            ..NewJob::new(name("a"), json!({}))
+        };
+        let id = database.record_with(new).await.id;
+        runner.take(&database, id).await;
+        id
+    };
+    let recovered = async || {
+        let swept = database.store.sweep("sweep:r2").await;
+        swept.expect("a sweep").recovered
+    };
+    let (known, steady) = (take().await, take().await);
+    // Old enough that only its id leads to it.
+    force(&database, known, "started_at = started_at - interval '1 hour'").await;
+    for _ in 0..3 {
+        sweep_slowly(&database).await;
+    }
+
+    force(&database, known, EXPIRED).await;
+    assert_eq!(recovered().await, 1, "it ran at the last look");
+    let new = take().await;
+    force(&database, new, EXPIRED).await;
+    assert_eq!(recovered().await, 1, "it began since");
+
+    // Nobody could have seen it: as if its claim had been committed an hour late.
+    let hidden = take().await;
+    let late = format!("started_at = started_at - interval '1 hour', {EXPIRED}");
+    force(&database, hidden, &late).await;
+    assert_eq!(recovered().await, 0, "a short look");
+    while recovered().await == 0 {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(database.job(hidden).await.status, Status::Queued);
+    assert_eq!(database.job(steady).await.status, Status::Running);
+}
