@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use jobs::{NewJob, Outcome, Status, StoreError};
 use serde_json::json;
+use sqlx::AssertSqlSafe;
 use tokio::task::JoinSet;
 
 use crate::database::{Database, TestRunner, name};
@@ -338,7 +339,7 @@ async fn force(database: &Database, id: uuid::Uuid, set: &str) {
     let change = format!(
         "begin; set local session_replication_role = replica; update ops_jobs set {set} where id = '{id}'; commit"
     );
-    sqlx::raw_sql(&change)
+    sqlx::raw_sql(AssertSqlSafe(change))
         .execute(&database.psql)
         .await
         .expect("a change");
@@ -366,7 +367,12 @@ async fn while_looks_are_dear_a_sweep_finds_whoever_ran_at_the_last_one_or_began
     };
     let (known, steady) = (take().await, take().await);
     // Old enough that only its id leads to it.
-    force(&database, known, "started_at = started_at - interval '1 hour'").await;
+    force(
+        &database,
+        known,
+        "started_at = started_at - interval '1 hour'",
+    )
+    .await;
     for _ in 0..3 {
         sweep_slowly(&database).await;
     }
