@@ -59,7 +59,7 @@ pub const SETTINGS: &[Setting] = &[
     ),
     Setting::new(
         "RUNNER_CONCURRENCY",
-        Kind::Integer(1, 1000),
+        Kind::Integer(1, 4000),
         Fallback::Is("4"),
         "jobs at work",
     ),

@@ -99,7 +99,7 @@ impl NoopRunner {
             ("RUNNER_TOKEN", TOKEN),
             ("RUNNER_BIND", "127.0.0.1:0"),
             ("RUNNER_ALLOWLIST", "noop,probe,true"),
-            ("RUNNER_CONCURRENCY", "1000"),
+            ("RUNNER_CONCURRENCY", "2000"),
             ("RUNNER_DRAIN_SECONDS", "0"),
         ];
         let environment = usual.into_iter().chain(settings.iter().copied());

@@ -46,6 +46,16 @@ pub(super) struct Reaches {
     state: Mutex<State>,
 }
 
+/// A look that is under way. One that is dropped has come to no end.
+#[derive(Debug)]
+pub(super) struct Look<'a> {
+    reaches: &'a Reaches,
+    pub(super) reach: Reach,
+    /// Whether it is to tell what it has seen.
+    pub(super) tells: bool,
+    has_ended: bool,
+}
+
 impl Reaches {
     /// As nothing was looked at yet.
     pub(super) fn new(dear: Duration) -> Self {
@@ -55,38 +65,37 @@ impl Reaches {
         }
     }
 
-    /// That of the next look.
-    pub(super) fn next(&self) -> Reach {
+    /// Begins the next look.
+    pub(super) fn begin(&self) -> Look<'_> {
         let state = self.state();
-        match (state.ration, &state.seen) {
+        let reach = match (state.ration, &state.seen) {
             (Some(ration), Some(seen)) if ration.is_used_up() => seen.reach(),
             _ => Reach::default(),
+        };
+        Look {
+            reaches: self,
+            tells: reach.since.is_some() || state.ration.is_some_and(Ration::is_nearly_dear),
+            reach,
+            has_ended: false,
         }
     }
 
-    /// The shortest that misses nothing but what was committed late: for whoever can leave that to others.
-    pub(super) fn shortest(&self) -> Reach {
-        self.state()
-            .seen
-            .as_ref()
-            .map(Seen::reach)
-            .unwrap_or_default()
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
 
-    /// Whether the look of this reach is to tell what it has seen.
-    pub(super) fn is_asked_for(&self, reach: &Reach) -> bool {
-        reach.since.is_some() || self.state().ration.is_some_and(Ration::is_nearly_dear)
-    }
-
-    /// Notes a look of this reach.
-    pub(super) fn note(&self, reach: &Reach, took: Duration, seen: Option<Seen>) {
-        let mut state = self.state();
-        if reach.since.is_some() {
-            // Another look may have gone all the way meanwhile, and found that it need not be cut short.
+impl Look<'_> {
+    /// Notes how long it took, and what it has seen where it tells.
+    pub(super) fn note(mut self, took: Duration, seen: Option<Seen>) {
+        self.has_ended = true;
+        let mut state = self.reaches.state();
+        if self.reach.since.is_some() {
+            // Another may have gone all the way meanwhile, and found that looks need not be cut short.
             if state.seen.is_some() && seen.is_some() {
                 state.seen = seen;
             }
-        } else if took < self.dear {
+        } else if took < self.reaches.dear {
             *state = State::default();
         } else {
             let ration = Ration::after(state.ration, took);
@@ -95,17 +104,20 @@ impl Reaches {
         }
     }
 
-    /// Notes that a look of this reach failed.
-    pub(super) fn note_failure(&self, reach: &Reach) {
-        if reach.since.is_none()
-            && let Some(ration) = &mut self.state().ration
+    /// Ends one that looked for something else, and says nothing of what looking costs.
+    pub(super) fn end(mut self) {
+        self.has_ended = true;
+    }
+}
+
+impl Drop for Look<'_> {
+    fn drop(&mut self) {
+        if !self.has_ended
+            && self.reach.since.is_none()
+            && let Some(ration) = &mut self.reaches.state().ration
         {
             ration.note_failure();
         }
-    }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -134,9 +146,16 @@ mod tests {
 
     /// Looks as the product does; gives how far.
     fn look(reaches: &Reaches, second: u64, took: Duration) -> Reach {
-        let reach = reaches.next();
-        let seen = reaches.is_asked_for(&reach).then(|| seen(second));
-        reaches.note(&reach, took, seen);
+        let look = reaches.begin();
+        let (reach, seen) = (look.reach.clone(), look.tells.then(|| seen(second)));
+        look.note(took, seen);
+        reach
+    }
+
+    fn next(reaches: &Reaches) -> Reach {
+        let look = reaches.begin();
+        let reach = look.reach.clone();
+        look.end();
         reach
     }
 
@@ -148,7 +167,7 @@ mod tests {
         }
         assert_eq!(look(&reaches, 4, SLOW), seen(3).reach());
         assert_eq!(look(&reaches, 5, Duration::ZERO), seen(4).reach());
-        assert_eq!(reaches.shortest(), seen(5).reach());
+        assert_eq!(next(&reaches), seen(5).reach());
     }
 
     #[test]
@@ -156,7 +175,6 @@ mod tests {
         let reaches = Reaches::new(DEAR);
         for took in [SLOW, SLOW, Duration::ZERO, SLOW, SLOW] {
             assert_eq!(look(&reaches, 1, took), Reach::default());
-            assert_eq!(reaches.shortest(), Reach::default());
         }
     }
 
@@ -166,34 +184,38 @@ mod tests {
         for second in 1..=3 {
             look(&reaches, second, Duration::from_nanos(1));
         }
-        while reaches.next() != Reach::default() {
+        while next(&reaches) != Reach::default() {
             std::thread::yield_now();
         }
-        assert_eq!(reaches.shortest(), seen(3).reach(), "it is dear still");
         look(&reaches, 4, SLOW);
-        assert_eq!(reaches.next(), seen(4).reach());
+        assert_eq!(next(&reaches), seen(4).reach(), "it is dear still");
     }
 
     #[test]
     fn a_look_that_goes_all_the_way_and_is_cheap_ends_it() {
         let reaches = Reaches::new(DEAR);
-        for second in 1..=3 {
+        for second in 1..=2 {
             look(&reaches, second, SLOW);
         }
-        let short = reaches.next();
-        reaches.note(&Reach::default(), Duration::ZERO, None);
-        reaches.note(&short, Duration::ZERO, Some(seen(4)));
-        assert_eq!(reaches.next(), Reach::default());
-        assert_eq!(reaches.shortest(), Reach::default());
+        let whole = reaches.begin();
+        look(&reaches, 3, SLOW);
+        let short = reaches.begin();
+        assert_ne!(short.reach, Reach::default());
+        whole.note(Duration::ZERO, None);
+        short.note(Duration::ZERO, Some(seen(4)));
+        assert_eq!(next(&reaches), Reach::default());
     }
 
     #[test]
-    fn a_look_that_takes_longer_than_it_may_is_not_tried_over_and_over() {
+    fn a_look_that_is_cut_off_on_its_way_is_not_tried_over_and_over() {
         let reaches = Reaches::new(Duration::ZERO);
         for second in 1..=3 {
             look(&reaches, second, Duration::from_nanos(1));
         }
-        reaches.note_failure(&Reach::default());
-        assert_eq!(reaches.next(), seen(3).reach());
+        while next(&reaches) != Reach::default() {
+            std::thread::yield_now();
+        }
+        drop(reaches.begin());
+        assert_eq!(next(&reaches), seen(3).reach());
     }
 }

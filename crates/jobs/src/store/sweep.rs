@@ -1,6 +1,6 @@
 //! Housekeeping that any runner may do, none has to lead: guarded statements, a page at a time, safe to run at once.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde::Serialize;
 use time::OffsetDateTime;
@@ -51,8 +51,8 @@ impl Store {
         settled: Duration,
     ) -> Result<u64, StoreError> {
         let fences: Vec<i64> = held.iter().map(|key| key.fence).collect();
-        // What a short look misses comes back by its lease.
-        let reach = self.reaches.shortest();
+        let look = self.reaches.begin();
+        let reach = &look.reach;
         let released = sqlx::query!(
             r#"
             with acting as materialized (
@@ -68,6 +68,7 @@ impl Store {
                 and not r.fence = any($3)
               union
               select k.id from unnest($6::uuid[]) k (id)
+              order by id
             ),
             unheld as materialized (
               select j.place
@@ -101,6 +102,7 @@ impl Store {
         )
         .execute(&self.pool)
         .await?;
+        look.end();
         Ok(released.rows_affected())
     }
 
@@ -199,37 +201,35 @@ impl Store {
         successor: Option<&RunnerIdentity>,
     ) -> Result<u64, StoreError> {
         if successor.is_some() {
-            let reach = Reach::default();
-            let taking = || take_back(&self.pool, actor, successor, &reach, false);
-            let (taken, _) = self.persist(Again::Always, taking).await?;
-            return Ok(taken);
+            let all = Reach::default();
+            let taking = || take_back(&self.pool, actor, successor, &all, false);
+            return Ok(self.persist(Again::Always, taking).await?.taken);
         }
-        let reach = self.reaches.next();
-        let tell = self.reaches.is_asked_for(&reach);
-        let begun = Instant::now();
-        let taking = || take_back(&self.pool, actor, None, &reach, tell);
-        match self.persist(Again::Always, taking).await {
-            Ok((taken, seen)) => {
-                self.reaches.note(&reach, begun.elapsed(), seen);
-                Ok(taken)
-            }
-            Err(error) => {
-                self.reaches.note_failure(&reach);
-                Err(error)
-            }
-        }
+        let look = self.reaches.begin();
+        let taking = || take_back(&self.pool, actor, None, &look.reach, look.tells);
+        let page = self.persist(Again::Always, taking).await?;
+        look.note(page.searched, page.seen);
+        Ok(page.taken)
     }
 }
 
-/// A page of the jobs whose lease has run out, and of those of a runner's earlier starts where its successor is named. Gives
-/// how many, and on demand what it has seen.
+/// What came of a page.
+struct TakenBack {
+    taken: u64,
+    /// How long it looked.
+    searched: Duration,
+    seen: Option<Seen>,
+}
+
+/// A page of the jobs whose lease has run out, and of those of a runner's earlier starts where its successor is named. On demand
+/// it tells what it has seen.
 async fn take_back(
     pool: &Pool,
     actor: &str,
     successor: Option<&RunnerIdentity>,
     reach: &Reach,
     tell: bool,
-) -> Result<(u64, Option<Seen>), StoreError> {
+) -> Result<TakenBack, StoreError> {
     // The condition stands in the locking select, so that a job that was finished or renewed meanwhile is left alone.
     let row = sqlx::query!(
         r#"
@@ -240,6 +240,11 @@ async fn take_back(
           select r.id, r.lease_expires_at, r.runner_id, r.boot_id
           from ops_jobs r
           where r.status = 'running' and r.started_at >= coalesce($5::timestamptz, '-infinity')
+          union all
+          -- A start can be wiped out by hand.
+          select r.id, r.lease_expires_at, r.runner_id, r.boot_id
+          from ops_jobs r
+          where r.status = 'running' and r.started_at is null and $5 is null
           union all
           select r.*
           from unnest($6::uuid[]) k (id)
@@ -296,6 +301,9 @@ async fn take_back(
           returning j.id
         )
         select
+          date_part('epoch', (
+            select clock_timestamp() from (select count(*) as jobs from seen) s where s.jobs >= 0
+          ) - statement_timestamp()) as "searched_seconds!",
           (select count(*) from taken) as "taken!",
           statement_timestamp() as "at!",
           case when $7 then array(select s.id from seen s) end as running
@@ -314,7 +322,11 @@ async fn take_back(
         at: row.at,
         running,
     });
-    Ok((row.taken.unsigned_abs(), seen))
+    Ok(TakenBack {
+        taken: row.taken.unsigned_abs(),
+        searched: Duration::try_from_secs_f64(row.searched_seconds).unwrap_or_default(),
+        seen,
+    })
 }
 
 async fn expire(pool: &Pool, actor: &str) -> Result<u64, StoreError> {

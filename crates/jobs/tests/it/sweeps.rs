@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use jobs::{NewJob, Outcome, Status, StoreError};
+use jobs::{NewJob, Outcome, Status, Store, StoreError, StoreOptions};
 use serde_json::json;
 use sqlx::AssertSqlSafe;
 use tokio::task::JoinSet;
@@ -310,30 +310,6 @@ async fn a_claim_that_nobody_heard_of_is_given_back_uncounted() {
     assert_eq!(database.job(held).await.status, Status::Running);
 }
 
-/// A sweep whose look through the running jobs takes at least half a second, as if it passed by very many dead rows.
-async fn sweep_slowly(database: &Database) {
-    let mut held = database.psql.begin().await.expect("a transaction");
-    sqlx::query("lock table ops_jobs in access exclusive mode")
-        .execute(&mut *held)
-        .await
-        .expect("the lock");
-    let store = database.store.clone();
-    let mut sweeping = JoinSet::new();
-    sweeping.spawn(async move { store.sweep("sweep:r2").await });
-    let waits = "select exists (select from pg_locks where relation = 'ops_jobs'::regclass and not granted)";
-    while !sqlx::query_scalar::<_, bool>(waits)
-        .fetch_one(&mut *held)
-        .await
-        .expect("an answer")
-    {
-        tokio::task::yield_now().await;
-    }
-    tokio::time::sleep(Duration::from_millis(500)).await;
-    held.rollback().await.expect("the lock is given back");
-    let swept = sweeping.join_next().await.expect("a sweep");
-    swept.expect("it ends").expect("it sweeps");
-}
-
 /// Changes a job behind the guard's back.
 async fn force(database: &Database, id: uuid::Uuid, set: &str) {
     let change = format!(
@@ -345,13 +321,58 @@ async fn force(database: &Database, id: uuid::Uuid, set: &str) {
         .expect("a change");
 }
 
+/// Five hundred jobs that run for an hour, each with two hundred old versions that the returned session's snapshot keeps.
+async fn dead_rows(database: &Database) -> sqlx::Transaction<'static, sqlx::Postgres> {
+    let run = "
+        set session_replication_role = replica;
+        insert into ops_jobs
+          (id, job_type, payload, created_by, status, attempt, fence, runner_id, boot_id, started_at, heartbeat_at, lease_expires_at)
+        select
+          gen_random_uuid(), 'b', '{}', 'test', 'running', 1, -n, 'r9', gen_random_uuid(), now(), now(), now() + interval '1 hour'
+        from generate_series(1, 500) n;
+        reset session_replication_role;";
+    let outdate = "
+        set session_replication_role = replica;
+        do $$ begin
+          for n in 1..200 loop
+            update ops_jobs set started_at = started_at + interval '1 microsecond' where job_type = 'b';
+          end loop;
+        end $$;
+        reset session_replication_role;";
+    let type_in = async |sql: &'static str| {
+        sqlx::raw_sql(sql)
+            .execute(&database.psql)
+            .await
+            .expect("it is typed in");
+    };
+    type_in(run).await;
+    let mut held = database.psql.begin().await.expect("a transaction");
+    let look = "set transaction isolation level repeatable read; select count(*) from ops_jobs";
+    sqlx::raw_sql(look)
+        .execute(&mut *held)
+        .await
+        .expect("a snapshot");
+    type_in(outdate).await;
+    held
+}
+
 /// While an old snapshot makes looks through the running jobs dear, most of them go back to the look before; the lost are
 /// found all the same.
 #[tokio::test]
 async fn while_looks_are_dear_a_sweep_finds_whoever_ran_at_the_last_one_or_began_since() {
     const EXPIRED: &str = "lease_expires_at = clock_timestamp() - interval '1 second'";
+    const AN_HOUR_AGO: &str = "started_at = clock_timestamp() - interval '1 hour'";
     let database = Database::new().await;
-    let runner = TestRunner::new("r1", &["a"]);
+    let held = dead_rows(&database).await;
+    let store = Store::new(&StoreOptions {
+        dear_look: Duration::from_millis(1),
+        ..StoreOptions::new(database.url.clone(), 4, "test")
+    })
+    .expect("a store");
+    let runner = TestRunner {
+        lease: Duration::from_secs(3600),
+        ..TestRunner::new("r1", &["a"])
+    };
     let take = async || {
         let new = NewJob {
             max_attempts: Some(3),
@@ -362,35 +383,53 @@ async fn while_looks_are_dear_a_sweep_finds_whoever_ran_at_the_last_one_or_began
         id
     };
     let recovered = async || {
-        let swept = database.store.sweep("sweep:r2").await;
+        let swept = store.sweep("sweep:r2").await;
         swept.expect("a sweep").recovered
     };
-    let (known, steady) = (take().await, take().await);
-    // Old enough that only its id leads to it.
-    force(
-        &database,
-        known,
-        "started_at = started_at - interval '1 hour'",
-    )
-    .await;
+    // So old that only their ids lead to them.
+    let mut known = Vec::new();
+    for _ in 0..20 {
+        let id = take().await;
+        force(&database, id, AN_HOUR_AGO).await;
+        known.push(id);
+    }
     for _ in 0..3 {
-        sweep_slowly(&database).await;
+        assert_eq!(recovered().await, 0);
     }
 
-    force(&database, known, EXPIRED).await;
-    assert_eq!(recovered().await, 1, "it ran at the last look");
-    let new = take().await;
-    force(&database, new, EXPIRED).await;
-    assert_eq!(recovered().await, 1, "it began since");
-
-    // Nobody could have seen it: as if its claim had been committed an hour late.
-    let hidden = take().await;
-    let late = format!("started_at = started_at - interval '1 hour', {EXPIRED}");
-    force(&database, hidden, &late).await;
-    assert_eq!(recovered().await, 0, "a short look");
+    let hidden = loop {
+        let ran = known.pop().expect("a look is cut short by then");
+        let began = take().await;
+        // Nobody could have seen it: as if its claim had been committed an hour late.
+        let hidden = take().await;
+        force(&database, ran, EXPIRED).await;
+        force(&database, began, EXPIRED).await;
+        let late = format!("{AN_HOUR_AGO}, {EXPIRED}");
+        force(&database, hidden, &late).await;
+        let recovered = recovered().await;
+        assert_eq!(database.job(ran).await.status, Status::Queued);
+        assert_eq!(database.job(began).await.status, Status::Queued);
+        match recovered {
+            2 => break hidden,
+            // This look went all the way.
+            3 => {}
+            other => panic!("{other} jobs were taken back"),
+        }
+    };
     while recovered().await == 0 {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     assert_eq!(database.job(hidden).await.status, Status::Queued);
-    assert_eq!(database.job(steady).await.status, Status::Running);
+    held.rollback().await.expect("the snapshot is given back");
+}
+
+/// A person can wipe out when a running job began; its lease runs out all the same.
+#[tokio::test]
+async fn a_lost_job_without_a_start_is_taken_back() {
+    let database = Database::new().await;
+    let id = database.record("a").await.id;
+    doomed("r1").take(&database, id).await;
+    force(&database, id, "started_at = null").await;
+    let swept = database.store.sweep("sweep:r2").await.expect("a sweep");
+    assert_eq!(swept.recovered, 1);
 }
