@@ -2,6 +2,7 @@
 //! between this and the base is what the database does for the guard, the fences and the leases; what is between the product
 //! and this is the runner.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
@@ -11,6 +12,7 @@ use jobs::{
 use serde_json::Value;
 use sqlx::types::time::OffsetDateTime;
 use tokio::sync::mpsc::{self, UnboundedSender};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 
 use crate::Result;
@@ -21,6 +23,8 @@ use crate::workloads::PATIENCE;
 
 /// So many jobs a claim, and at most so many a finish, as in [`crate::raw`].
 const BATCH: usize = 500;
+/// So many jobs at once in tasks, as many as the product's runner has slots here.
+const SLOTS: usize = 2000;
 /// Longer than any run: nobody renews it.
 const LEASE: Duration = PATIENCE;
 
@@ -42,6 +46,47 @@ pub async fn work_and_tell(
     begun: UnboundedSender<Instant>,
 ) -> Result<()> {
     work_on(url, job_types, u64::MAX, Some(begun)).await
+}
+
+/// The same, each job in a task that runs a handler in another and finishes by itself: the least of a runner whose handlers may
+/// block or panic. It keeps no lease, knows no output, no deadline and no stop.
+///
+/// # Errors
+/// When the database fails.
+pub async fn work_in_tasks(url: &str, target: u64) -> Result<()> {
+    let store = Store::new(&StoreOptions::new(url.to_owned(), 6, "bench"))?;
+    let claimant = Claimant::new(store.clone(), &[NOOP])?;
+    let (finisher, slots) = (Arc::new(store.clone()), Arc::new(Semaphore::new(SLOTS)));
+    let (mut tasks, mut done) = (JoinSet::new(), 0);
+    while done < target {
+        let few = u32::try_from(BATCH)?;
+        let mut free = Arc::clone(&slots).acquire_many_owned(few).await?;
+        let at_work = SLOTS - BATCH - slots.available_permits();
+        let claimed = claimant.claim(at_work, BATCH).await?;
+        if claimed.is_empty() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        for leased in claimed {
+            let slot = free.split(1).ok_or("more was claimed than asked for")?;
+            tasks.spawn(run(Arc::clone(&finisher), leased, slot));
+        }
+        while let Some(ended) = tasks.try_join_next() {
+            ended??;
+            done += 1;
+        }
+    }
+    store.close().await;
+    Ok(())
+}
+
+async fn run(store: Arc<Store>, leased: LeasedJob, slot: OwnedSemaphorePermit) -> Result<()> {
+    let mut handler = JoinSet::new();
+    handler.spawn(async move { drop(leased.payload) });
+    handler.join_next().await.ok_or("no handler")??;
+    let finished = store.finish(leased.lease, Outcome::Succeeded(Value::Null));
+    finished.await.map_err(|unfinished| unfinished.error)?;
+    drop(slot);
+    Ok(())
 }
 
 async fn work_on(

@@ -57,7 +57,11 @@ async fn the_product_and_raw_sql_write_the_same_rows_and_events() {
         .await
         .expect("a database");
     store::work(&statements.url, 50).await.expect("worked");
-    for database in [product, base, statements] {
+    let tasks = prepared(&bench, Schema::Product, 50, 10)
+        .await
+        .expect("a database");
+    store::work_in_tasks(&tasks.url, 50).await.expect("worked");
+    for database in [product, base, statements, tasks] {
         let counts = seed::counts(&database.pool).await.expect("counts");
         assert_eq!(counts, (60, 180), "60 jobs with three events each");
         assert!(

@@ -17,6 +17,8 @@ use crate::{seed, store};
 
 /// The product's claims and finishes without its runner.
 pub(super) const STATEMENTS: &str = "statements alone";
+/// The same with a task for each job, and one for its handler.
+const TASKS: &str = "statements and tasks";
 
 /// Runs the workload for each size.
 ///
@@ -31,12 +33,18 @@ pub async fn run(run: &mut Run<'_>) -> Result<()> {
         for &jobs in &run.scale.drains {
             let metric = format!("{jobs} jobs");
             round_of(run, place, &metric, jobs).await?;
-            let database = prepared(run.bench, Schema::Product, jobs, 0).await?;
-            let taken = timed(store::work(&database.url, jobs)).await?;
-            let rate = jobs as f64 / taken.as_secs_f64();
-            run.bench.remove(database).await?;
-            run.report
-                .keep(place, &metric, STATEMENTS, rate, Unit::PerSecond);
+            for subject in [STATEMENTS, TASKS] {
+                let database = prepared(run.bench, Schema::Product, jobs, 0).await?;
+                let taken = if subject == STATEMENTS {
+                    timed(store::work(&database.url, jobs)).await?
+                } else {
+                    timed(store::work_in_tasks(&database.url, jobs)).await?
+                };
+                let rate = jobs as f64 / taken.as_secs_f64();
+                run.bench.remove(database).await?;
+                run.report
+                    .keep(place, &metric, subject, rate, Unit::PerSecond);
+            }
         }
     }
     Ok(())
