@@ -5,7 +5,7 @@ use jobs::{
     Status,
 };
 use sqlx::postgres::PgPoolOptions;
-use time::{Duration, OffsetDateTime};
+use time::{Duration, OffsetDateTime, UtcOffset};
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
@@ -249,17 +249,23 @@ async fn with_skip_a_late_instant_is_missed_and_with_one_it_is_made_up_for() {
         (CatchUp::All, FireOutcome::Fired),
     ] {
         let database = Database::new().await;
+        // Half a day ago, and not again for as long, whatever the hour is.
+        let instant: OffsetDateTime =
+            sqlx::query_scalar("select date_trunc('hour', now()) - interval '12 hours'")
+                .fetch_one(&database.psql)
+                .await
+                .expect("an instant");
+        let daily = format!("0 {} * * *", instant.to_offset(UtcOffset::UTC).hour());
         let terms = ScheduleTerms {
             catch_up,
-            ..ScheduleTerms::new("0 3 * * *", name("a"))
+            ..ScheduleTerms::new(&daily, name("a"))
         };
         database.make(&terms).await;
-        // Yesterday's, found an hour or more too late.
-        let set = sqlx::query(
-            "update ops_schedules set next_fire_at = case when now() - interval '1 hour' > date_trunc('day', now()) + interval '3 hours'
-               then date_trunc('day', now()) + interval '3 hours' else date_trunc('day', now()) - interval '21 hours' end",
-        );
-        set.execute(&database.psql).await.expect("set back");
+        sqlx::query("update ops_schedules set next_fire_at = $1")
+            .bind(instant)
+            .execute(&database.psql)
+            .await
+            .expect("set back");
         database.tick().await;
         assert_eq!(
             outcomes(&database.ledger().await),
