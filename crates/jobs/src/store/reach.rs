@@ -159,6 +159,18 @@ mod tests {
         reach
     }
 
+    /// After three dear looks, once the time of the next one that goes all the way has come.
+    fn dear_and_due() -> Reaches {
+        let reaches = Reaches::new(Duration::ZERO);
+        for second in 1..=3 {
+            look(&reaches, second, Duration::from_nanos(1));
+        }
+        while next(&reaches) != Reach::default() {
+            std::thread::yield_now();
+        }
+        reaches
+    }
+
     #[test]
     fn looks_that_are_dear_every_time_go_back_to_the_look_before() {
         let reaches = Reaches::new(DEAR);
@@ -180,13 +192,7 @@ mod tests {
 
     #[test]
     fn after_its_time_a_look_goes_all_the_way_again_and_says_how_it_is_now() {
-        let reaches = Reaches::new(Duration::ZERO);
-        for second in 1..=3 {
-            look(&reaches, second, Duration::from_nanos(1));
-        }
-        while next(&reaches) != Reach::default() {
-            std::thread::yield_now();
-        }
+        let reaches = dear_and_due();
         look(&reaches, 4, SLOW);
         assert_eq!(next(&reaches), seen(4).reach(), "it is dear still");
     }
@@ -208,13 +214,7 @@ mod tests {
 
     #[test]
     fn a_look_that_is_cut_off_on_its_way_is_not_tried_over_and_over() {
-        let reaches = Reaches::new(Duration::ZERO);
-        for second in 1..=3 {
-            look(&reaches, second, Duration::from_nanos(1));
-        }
-        while next(&reaches) != Reach::default() {
-            std::thread::yield_now();
-        }
+        let reaches = dear_and_due();
         drop(reaches.begin());
         assert_eq!(next(&reaches), seen(3).reach());
     }
